@@ -1,0 +1,189 @@
+//! What a device is connected to.
+//!
+//! A back end is found by the prefix of its name, as in bhyve(8): `tap0` is a
+//! tap, `vale0:vm1` a port of a switch. Frames go to it in batches; it gives
+//! frames either when it is asked ([`Backend::receive`], after its descriptor
+//! became readable) or by itself, through the [`Attachment`] that the device
+//! hands it.
+
+mod none;
+#[cfg(target_os = "linux")]
+mod tap;
+mod vale;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use crate::net::ethernet::Mac;
+use crate::net::frame::Batch;
+use crate::netmap::attachment::Attachment;
+use crate::netmap::vale::{PortError, Switches, parse_name};
+use crate::virtio::memory::Writable;
+use crate::virtio::net_header::NetHeader;
+
+pub use none::Unconnected;
+#[cfg(target_os = "linux")]
+pub use tap::Tap;
+pub use vale::Vale;
+
+/// Most queue pairs of a device.
+pub const MAX_PAIRS: u16 = 8;
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Frames that were taken.
+    pub frames: u32,
+    /// Their bytes, Ethernet headers included.
+    pub bytes: u64,
+    /// Frames that were not.
+    pub dropped: u32,
+}
+
+/// Why [`Backend::receive`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Nothing is waiting; the descriptor will become readable again.
+    Drained,
+    /// The guest has no buffers (or too few for the next frame).
+    NoRoom,
+    /// The turn's budget is used up; more may be waiting.
+    Budget,
+}
+
+/// Why a pulled frame is thrown away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// It is longer than the guest's buffers.
+    TooLong,
+    /// It needs an offload that the guest does not take.
+    Offload,
+}
+
+/// Where a pulled frame goes: straight into the guest's buffers.
+pub trait Room {
+    /// Room for the next frame of up to `len` bytes (without the virtio-net
+    /// header), as much as the guest has, maybe less than `len`, maybe more. To
+    /// be followed by `finish`, or by `room` again when there was no frame.
+    ///
+    /// # Errors
+    /// What [`Backend::receive`] is to return now: [`Received::NoRoom`] when
+    /// there is no buffer at all, [`Received::Budget`] when this turn has had
+    /// enough.
+    fn room(&mut self, len: usize) -> Result<&[Writable<'_>], Received>;
+
+    /// The room holds a frame of `len` bytes now, which is checked here
+    /// against the room. `header` is what the guest is told of it: made of
+    /// checked fields, nothing that the guest has not negotiated.
+    fn finish(&mut self, header: &NetHeader, len: usize);
+
+    /// The last room was too small for a frame of `len` bytes. Whether it is
+    /// worth keeping, to be offered again after [`Received::NoRoom`]: the guest
+    /// can be expected to post more buffers, and they can hold it.
+    fn may_grow(&self, len: usize) -> bool;
+
+    /// A frame had to be thrown away; to be counted.
+    fn drop(&mut self, why: Dropped);
+}
+
+/// A way to the host's network, shared by the control thread and the workers.
+pub trait Backend: Send + Sync {
+    /// The virtio-net offload bits that can be offered.
+    fn features(&self) -> u64;
+
+    /// What the guest has negotiated, and the length of its virtio-net header.
+    ///
+    /// # Errors
+    /// When the host refuses to switch its side.
+    fn set_features(&self, features: u64, header_len: usize) -> io::Result<()>;
+
+    /// Most queue pairs that this back end serves at once.
+    fn max_pairs(&self) -> u16;
+
+    /// How many pairs receive now, from the first on.
+    fn set_active_pairs(&self, _pairs: u16) {}
+
+    /// Sends the frames of `batch`, in order, on queue pair `pair`.
+    fn send(&self, pair: usize, batch: &Batch<'_>) -> Sent;
+
+    /// The descriptor that becomes readable when frames wait for `pair`. A
+    /// back end without one pushes, or never receives.
+    fn rx_fd(&self, _pair: usize) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Receives frames for `pair` until none is left or `rx` has no room.
+    fn receive(&self, _pair: usize, _rx: &mut dyn Room) -> Received {
+        Received::Drained
+    }
+
+    /// Gives a pushing back end its way to the guest, whose address is `mac`.
+    ///
+    /// # Errors
+    /// When that address is already on the same switch.
+    fn attach(&self, _mac: Mac, _receiver: Arc<dyn Attachment>) -> Result<(), AttachError> {
+        Ok(())
+    }
+
+    /// Undoes [`attach`](Self::attach).
+    fn detach(&self) {}
+}
+
+/// A device cannot be attached to its switch.
+pub type AttachError = PortError;
+
+/// The prefixes of the back ends, in the order in which they are tried.
+pub const PREFIXES: &[&str] = &["none", "tap", "vale"];
+
+/// Why a back end cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No back end has such a prefix.
+    #[error("{0}: no such back end; there are none, tapN and valeX:PORT")]
+    Unknown(String),
+    /// Only other systems have it.
+    #[error("{0}: tap back ends are there on Linux only; take a switch, as in vale0:vm1")]
+    NotHere(String),
+    /// The name of a switch port is wrong.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The system refuses.
+    #[error("{name}: {error}; {cure}")]
+    System {
+        /// What was to be opened.
+        name: String,
+        /// What the system says.
+        error: io::Error,
+        /// What helps.
+        cure: &'static str,
+    },
+}
+
+/// Opens the back end `name` for up to `pairs` queue pairs. Switches are those
+/// of `switches`.
+///
+/// # Errors
+/// When there is no such back end or it cannot be had.
+pub fn open(name: &str, pairs: u16, switches: &Switches) -> Result<Arc<dyn Backend>, OpenError> {
+    if name == "none" {
+        Ok(Arc::new(Unconnected))
+    } else if name.starts_with("tap") {
+        open_tap(name, pairs)
+    } else if name.starts_with("vale") {
+        let (switch, port) = parse_name(name)?;
+        Ok(Arc::new(Vale::new(switches.get(switch), port)))
+    } else {
+        Err(OpenError::Unknown(name.to_owned()))
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_tap(name: &str, pairs: u16) -> Result<Arc<dyn Backend>, OpenError> {
+    Ok(Arc::new(Tap::open(name, pairs)?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_tap(name: &str, _pairs: u16) -> Result<Arc<dyn Backend>, OpenError> {
+    Err(OpenError::NotHere(name.to_owned()))
+}

@@ -1,0 +1,132 @@
+//! Names of back ends, as far as they can be judged without opening one.
+
+use std::fmt;
+
+use super::error::{Blame, UsageError};
+use crate::backend::PREFIXES;
+
+/// Longest name of a network interface, in bytes (IFNAMSIZ - 1; netdevice(7)).
+const INTERFACE_NAME: usize = 15;
+/// Longest name of a port with its switch, in bytes (NETMAP_REQ_IFNAMSIZ - 1;
+/// netmap(4)).
+const PORT_NAME: usize = 63;
+
+/// The name of a back end, such as `vale0:vm1`, `tap0` or `none`: known by its
+/// prefix and formed as that kind of back end wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendSpec(String);
+
+impl BackendSpec {
+    /// Checks `name`.
+    ///
+    /// # Errors
+    /// The prefix is unknown, or the name is too long or badly formed.
+    pub(super) fn parse(name: &str) -> Result<Self, UsageError> {
+        match PREFIXES.iter().find(|prefix| name.starts_with(**prefix)) {
+            Some(&"none") if name != "none" => Err(name.blame("unknown back end", "write none")),
+            Some(&"none") => Ok(()),
+            Some(&"tap") => tap(name),
+            Some(&"vale") => vale(name),
+            _ => Err(name.blame("unknown back end", known())),
+        }?;
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name as it was written.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// The switch that this is a port of, such as `vale0`.
+    pub fn switch(&self) -> Option<&str> {
+        let (switch, _) = self.0.split_once(':')?;
+        Some(switch)
+    }
+
+    /// Not connected to anything; any number of devices may be.
+    pub fn is_none(&self) -> bool {
+        self.0 == "none"
+    }
+}
+
+impl fmt::Display for BackendSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What names of back ends look like, in a list.
+pub(super) fn forms() -> String {
+    let forms: Vec<&str> = PREFIXES
+        .iter()
+        .map(|&prefix| match prefix {
+            "tap" => "tapN",
+            "vale" => "valeSWITCH:PORT",
+            other => other,
+        })
+        .collect();
+    forms.join(", ")
+}
+
+/// The cure for a name that is none.
+pub(super) fn known() -> String {
+    format!("write one of: {}", forms())
+}
+
+/// What an interface may be called so that no kernel takes it for a pattern, a
+/// path or an alias.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
+}
+
+fn tap(name: &str) -> Result<(), UsageError> {
+    if name == "tap" {
+        return Err(name.blame("the interface has no number", "write tap0, tap1, ..."));
+    }
+    if name.len() > INTERFACE_NAME {
+        return Err(name.blame(
+            format!("interface name is longer than {INTERFACE_NAME} bytes"),
+            "shorten it",
+        ));
+    }
+    if !name.chars().all(is_plain) {
+        return Err(name.blame(
+            "not an interface name",
+            "use letters, digits, '_', '-' and '.'",
+        ));
+    }
+    Ok(())
+}
+
+/// A switch is named as the kernel wants it, with letters, digits and `_`; so
+/// that names can be told apart in a log, a port has no blanks either.
+fn vale(name: &str) -> Result<(), UsageError> {
+    if name.len() > PORT_NAME {
+        return Err(name.blame(
+            format!("port name is longer than {PORT_NAME} bytes"),
+            "shorten it",
+        ));
+    }
+    let Some((switch, port)) = name.split_once(':') else {
+        return Err(name.blame(
+            "no port of the switch is named",
+            format!("write {name}:vm1"),
+        ));
+    };
+    if !switch
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '_')
+    {
+        return Err(name.blame(
+            format!("'{switch}' is not a name of a switch"),
+            "use letters, digits and '_', as in vale0",
+        ));
+    }
+    if port.is_empty() || !port.chars().all(is_plain) {
+        return Err(name.blame(
+            format!("'{port}' is not a name of a port"),
+            format!("use letters, digits, '_', '-' and '.', as in {switch}:vm1"),
+        ));
+    }
+    Ok(())
+}

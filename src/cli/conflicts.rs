@@ -1,0 +1,80 @@
+//! What two devices must not have in common.
+
+use super::device::{DeviceSpec, SocketSpec};
+use super::error::{Blame, UsageError};
+
+/// Looks at each pair of devices.
+///
+/// # Errors
+/// The first thing that two devices both claim.
+pub(super) fn check(devices: &[DeviceSpec]) -> Result<(), UsageError> {
+    for (index, later) in devices.iter().enumerate() {
+        for earlier in devices.iter().take(index) {
+            sockets(earlier, later)?;
+            backends(earlier, later)?;
+            addresses(earlier, later)?;
+            places(earlier, later)?;
+        }
+    }
+    Ok(())
+}
+
+fn sockets(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> {
+    use SocketSpec::{Connect, Fd, Listen};
+    match (&earlier.socket, &later.socket) {
+        (Listen(one) | Connect(one), Listen(other) | Connect(other)) if one == other => {
+            Err(format!("socket={}", other.display()).blame(
+                "two devices have this socket",
+                "give each -s a socket= of its own",
+            ))
+        }
+        (Fd(one), Fd(other)) if one == other => Err(format!("fd={other}").blame(
+            "two devices have this descriptor",
+            "give each -s an fd= of its own",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn backends(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> {
+    if earlier.backend != later.backend || later.backend.is_none() {
+        return Ok(());
+    }
+    Err(later.backend.blame(
+        "two devices have this back end",
+        match later.backend.switch() {
+            Some(switch) => format!("name two ports, as in {switch}:vm1 and {switch}:vm2"),
+            None => "give each -s an interface of its own".to_owned(),
+        },
+    ))
+}
+
+fn addresses(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> {
+    let together =
+        later.backend.switch().is_some() && earlier.backend.switch() == later.backend.switch();
+    match later.mac {
+        Some(mac) if together && earlier.mac == later.mac => Err(format!("mac={mac}").blame(
+            format!(
+                "both {} and {} have this address",
+                earlier.backend, later.backend
+            ),
+            "give each device on a switch its own, or leave mac= out",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Two devices of one virtual machine at one place would be given one MAC.
+fn places(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> {
+    let place = |device: &DeviceSpec| (device.slot, device.func);
+    match &later.name {
+        Some(name) if earlier.name == later.name && place(earlier) == place(later) => {
+            let (slot, func) = place(later);
+            Err(format!("name={name}").blame(
+                format!("two of its devices are at slot {slot}:{func}"),
+                format!("put a slot of its own before each, as in {slot}:1,virtio-net,..."),
+            ))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,97 @@
+//! Counters. Each has one writer at a time (a queue's owner, or whoever holds
+//! the receive ring's lock), so writing is a load and a store; anyone may read.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One counter.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`; for the one writer.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store(now.wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Adds `n`, where several may write: off the fast path.
+    pub fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What it says.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: Counter,)*
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut separator = "";
+                $(
+                    write!(f, "{separator}{}={}", stringify!($field), self.$field.get())?;
+                    separator = " ";
+                )*
+                let _ = separator;
+                Ok(())
+            }
+        }
+    };
+}
+
+counters! {
+    /// What a transmit queue did.
+    TxStats {
+        /// Frames that the back end took.
+        frames,
+        /// Bytes of these frames, Ethernet headers included.
+        bytes,
+        /// Frames that the back end did not take.
+        dropped,
+        /// Chains that break the rules of virtqueues.
+        bad_chains,
+        /// Frames shorter than an Ethernet header or longer than any frame.
+        bad_length,
+        /// Frames whose virtio-net header does not fit them.
+        bad_header,
+        /// Chains taken while the queue was disabled or the link was down.
+        discarded,
+        /// Batches.
+        batches,
+    }
+}
+
+counters! {
+    /// What a receive queue did.
+    RxStats {
+        /// Frames given to the guest.
+        frames,
+        /// Bytes of these frames, Ethernet headers included.
+        bytes,
+        /// Frames for which the guest had no buffers.
+        no_buffers,
+        /// Frames longer than the guest's buffers.
+        too_long,
+        /// Frames that need an offload that the guest does not take.
+        bad_header,
+        /// Frames that came while the ring was stopped or disabled or the
+        /// link was down.
+        not_ready,
+        /// Frames that the guest's filters refused.
+        filtered,
+        /// Chains that break the rules of virtqueues.
+        bad_chains,
+        /// Batches.
+        batches,
+    }
+}

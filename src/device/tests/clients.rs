@@ -1,0 +1,127 @@
+//! Guests and netmap clients on one switch.
+
+use std::sync::Arc;
+
+use super::bed::{Guest, frame};
+use super::{MODERN, PLAIN, received_frames};
+use crate::netmap::abi::{NS_MOREFRAG, Slot};
+use crate::netmap::mem::RegionConfig;
+use crate::netmap::port::{Direction, Port};
+use crate::netmap::register::{Netmap, Registration, Request};
+use crate::netmap::vale::Switches;
+use crate::virtio::memory::COPIED;
+
+/// A guest with address 1, and clients.
+fn guest_and_clients<const N: usize>(names: [&str; N]) -> (Guest, [Registration; N]) {
+    let switches = Arc::new(Switches::default());
+    let guest = Guest::on(&switches.get("vale0"), 1, MODERN);
+    let core = Arc::new(Netmap::new(switches, RegionConfig::global()));
+    let clients = names.map(|name| core.register(&Request::new(name)).unwrap());
+    (guest, clients)
+}
+
+/// Puts a frame into the transmit ring.
+fn put(client: &Registration, frame: &[u8]) {
+    let ring = client.ring(Direction::Tx, 0).unwrap();
+    let mut at = ring.head();
+    let chunks: Vec<&[u8]> = frame.chunks(2048).collect();
+    for (nth, chunk) in (1..).zip(&chunks) {
+        let slot = ring.slot(at).unwrap();
+        ring.buffer(slot.buf_idx).unwrap().write(chunk);
+        let len = u16::try_from(chunk.len()).unwrap();
+        let flags = if nth < chunks.len() { NS_MOREFRAG } else { 0 };
+        ring.set_slot(at, Slot { len, flags, ..slot });
+        at = ring.next(at);
+    }
+    ring.set_cur(at);
+    ring.set_head(at);
+}
+
+/// Takes what has come.
+fn receive(client: &Registration) -> Vec<Vec<u8>> {
+    client.rxsync().unwrap();
+    let ring = client.ring(Direction::Rx, 0).unwrap();
+    let mut frames = vec![vec![]];
+    let mut at = ring.head();
+    while at != ring.tail() {
+        let slot = ring.slot(at).unwrap();
+        let mut bytes = vec![0; slot.len.into()];
+        ring.buffer(slot.buf_idx)
+            .unwrap()
+            .as_readable()
+            .read(&mut bytes);
+        frames.last_mut().unwrap().extend(bytes);
+        if slot.flags & NS_MOREFRAG == 0 {
+            frames.push(vec![]);
+        }
+        at = ring.next(at);
+    }
+    frames.pop();
+    ring.set_cur(at);
+    ring.set_head(at);
+    client.rxsync().unwrap();
+    frames
+}
+
+#[test]
+fn frames_of_every_length_go_both_ways() {
+    for len in [14, 15, 60, 1514, 2035, 2036, 2037, 2048, 2049, 9014, 65600] {
+        let (mut guest, [client]) = guest_and_clients(["vale0:a"]);
+        guest.offer(64, &[2048]);
+        let sent = frame(2, 1, len);
+        guest.send(&[(PLAIN, sent.clone())], &[12, 700]);
+        assert!(receive(&client) == [sent], "{len} bytes to the client");
+        let sent = frame(1, 2, len);
+        put(&client, &sent);
+        client.txsync().unwrap();
+        let received = received_frames(&mut guest);
+        assert!(received == [sent], "{len} bytes to the guest");
+    }
+}
+
+#[test]
+fn a_frame_between_guest_and_client_is_copied_once() {
+    let (mut guest, [client]) = guest_and_clients(["vale0:a"]);
+    guest.offer(64, &[2048]);
+    let len = 1514;
+    let once = |copied: usize| {
+        // Besides the frame, its headers are looked at, and one is written.
+        let each = len + 12 + 14 + 12;
+        assert!((32 * len..=32 * each).contains(&copied), "{copied}");
+    };
+    for token in 0..32 {
+        guest.send_raw(token, &[vec![0; 12], frame(2, 1, len)].concat(), &[12]);
+    }
+    COPIED.set(0);
+    guest.transmit();
+    once(COPIED.get());
+    assert_eq!(receive(&client).len(), 32);
+
+    for _ in 0..32 {
+        put(&client, &frame(1, 2, len));
+    }
+    COPIED.set(0);
+    client.txsync().unwrap();
+    once(COPIED.get());
+    assert_eq!(received_frames(&mut guest).len(), 32);
+}
+
+#[test]
+fn a_client_that_never_syncs_and_a_guest_without_buffers_hold_up_nobody() {
+    let names = ["vale0:a", "vale0:b", "vale0:slow"];
+    let (mut guest, [a, b, slow]) = guest_and_clients(names);
+    for round in 0..100 {
+        let len = 60 + round;
+        for _ in 0..50 {
+            put(&a, &frame(0xfe, 2, len));
+        }
+        a.txsync().unwrap();
+        assert!(receive(&b) == vec![frame(0xfe, 2, len); 50]);
+    }
+    assert_eq!(receive(&slow).len(), 1023);
+    assert_eq!(guest.pair.rx_stats.frames.get(), 0);
+    guest.offer(64, &[2048]);
+    put(&a, &frame(1, 2, 99));
+    a.txsync().unwrap();
+    assert!(received_frames(&mut guest) == [frame(1, 2, 99)]);
+}

@@ -1,0 +1,281 @@
+//! From the guest: chains become a batch of frames, which the back end takes.
+
+use std::ops::Range;
+
+use arrayvec::ArrayVec;
+
+use super::pair::QueuePair;
+use super::vring::{Turn, VringFault};
+use crate::net::frame::{BATCH, Batch, ETHER_HEADER, MAX_FRAME};
+use crate::net::offload;
+use crate::virtio::memory::{GuestMemory, Readable, Writable};
+use crate::virtio::net_header::{LEN, NetHeader};
+use crate::virtio::queue::{Chain, Parts, Pop, RingError, SplitQueue, VirtQueue};
+
+/// How much of a frame is looked at to check an offload request: every header
+/// that a checksum or a segmentation can need.
+const PREFIX: usize = 256;
+
+/// The readable buffers of a chain become a frame's parts; writable ones are
+/// not for a transmit queue and are left alone.
+struct Collect<'b, 'm> {
+    batch: &'b mut Batch<'m>,
+    mark: usize,
+    len: u64,
+}
+
+impl<'m> Parts<'m> for Collect<'_, 'm> {
+    #[inline]
+    fn readable(&mut self, part: Readable<'m>) -> Option<()> {
+        self.len += part.len() as u64;
+        part.prefetch();
+        self.batch.push_part(self.mark, part)
+    }
+
+    #[inline]
+    fn writable(&mut self, _part: Writable<'m>) -> Option<()> {
+        Some(())
+    }
+}
+
+/// Why a frame is not sent.
+enum Refused {
+    Length,
+    Header,
+}
+
+/// Sends what waits on a pair's transmit queue, one batch. Returns how many
+/// chains were taken.
+pub(super) fn turn(pair: &QueuePair) -> usize {
+    let Some(mut turn) = pair.tx.turn() else {
+        return 0;
+    };
+    if !pair.tx.is_enabled() || !pair.shared.is_link_up() {
+        return discard(pair, &mut turn);
+    }
+    let Some((queue, memory)) = turn.active() else {
+        return 0;
+    };
+    let mut batch = Batch::new();
+    let mut chains = ArrayVec::<Chain, BATCH>::new();
+    let collected = collect(pair, queue, memory, &mut batch, &mut chains);
+    if !batch.frames().is_empty() && !memory.is_broken() {
+        let sent = pair.shared.backend.send(pair.index, &batch);
+        pair.tx_stats.frames.add(u64::from(sent.frames));
+        pair.tx_stats.bytes.add(sent.bytes);
+        pair.tx_stats.dropped.add(u64::from(sent.dropped));
+    }
+    let broken = memory.is_broken();
+    for chain in &chains {
+        queue.put_used(*chain, 0);
+    }
+    drop(batch);
+    finish(pair, turn, chains.len(), collected, broken)
+}
+
+/// Takes chains from the queue into `chains` and makes frames of them in
+/// `batch`: first all descriptors are followed, while the frames' first bytes
+/// are fetched, then all frames are looked at.
+#[inline]
+fn collect<'m>(
+    pair: &QueuePair,
+    queue: &mut SplitQueue,
+    memory: &'m GuestMemory,
+    batch: &mut Batch<'m>,
+    chains: &mut ArrayVec<Chain, BATCH>,
+) -> Result<(), RingError> {
+    let mut found = ArrayVec::<Found, BATCH>::new();
+    let result = follow(pair, queue, memory, batch, chains, &mut found);
+    let features = pair.shared.features();
+    let header_len = pair.shared.header_len();
+    for Found { parts, len } in found {
+        match frame(batch, parts, len, header_len, features) {
+            Ok(()) => {}
+            Err(Refused::Length) => pair.tx_stats.bad_length.add(1),
+            Err(Refused::Header) => pair.tx_stats.bad_header.add(1),
+        }
+    }
+    result
+}
+
+/// A chain's parts in the batch, and their bytes.
+struct Found {
+    parts: Range<usize>,
+    len: u64,
+}
+
+#[inline]
+fn follow<'m>(
+    pair: &QueuePair,
+    queue: &mut SplitQueue,
+    memory: &'m GuestMemory,
+    batch: &mut Batch<'m>,
+    chains: &mut ArrayVec<Chain, BATCH>,
+    found: &mut ArrayVec<Found, BATCH>,
+) -> Result<(), RingError> {
+    while !batch.is_full() && !chains.is_full() {
+        let mark = batch.mark();
+        let mut parts = Collect {
+            batch,
+            mark,
+            len: 0,
+        };
+        let popped = queue.pop(memory, &mut parts)?;
+        let len = parts.len;
+        match popped {
+            Pop::Empty => break,
+            Pop::Bad(chain, fault) => {
+                batch.discard(mark);
+                chains.push(chain);
+                pair.tx_stats.bad_chains.add(1);
+                tracing::debug!("{}: transmit chain returned: {fault}", pair.shared.name);
+            }
+            Pop::Chain(chain) => {
+                chains.push(chain);
+                found.push(Found {
+                    parts: mark..batch.mark(),
+                    len,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes the virtio-net header off `parts` and makes the rest a frame, if it is
+/// one.
+#[inline]
+fn frame(
+    batch: &mut Batch<'_>,
+    range: Range<usize>,
+    len: u64,
+    header_len: usize,
+    features: u64,
+) -> Result<(), Refused> {
+    let len = len.saturating_sub(header_len as u64);
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    if !(ETHER_HEADER..=MAX_FRAME).contains(&(len as usize)) {
+        return Err(Refused::Length);
+    }
+    let mut raw = [0; LEN];
+    let mut ether = [0; ETHER_HEADER];
+    let parts = batch.pending(range.clone());
+    let start = match parts {
+        // Most drivers put header and frame into one buffer.
+        [part, ..] if header_len == LEN && part.len() >= LEN + ETHER_HEADER => {
+            let both = part.read_array::<{ LEN + ETHER_HEADER }>();
+            let both = both.unwrap_or([0; LEN + ETHER_HEADER]);
+            raw.copy_from_slice(&both[..LEN]);
+            ether.copy_from_slice(&both[LEN..]);
+            *part = part.skip(LEN);
+            0
+        }
+        // Wherever the driver has put them.
+        _ => {
+            let start = take(parts, &mut raw[..header_len]);
+            gather(parts.get(start..).unwrap_or_default(), &mut ether);
+            start
+        }
+    };
+    let body = parts.get(start..).unwrap_or_default();
+    let mut header = NetHeader::from_bytes(&raw);
+    if header.is_plain() {
+        header = NetHeader::default();
+    } else {
+        let mut prefix = [0; PREFIX];
+        let got = gather(body, &mut prefix);
+        match offload::check(&header, features, &prefix[..got], len) {
+            Ok(checked) => header = checked,
+            Err(_) => return Err(Refused::Header),
+        }
+    }
+    batch.push_frame_of(range.start + start..range.end, len, ether, header);
+    Ok(())
+}
+
+/// Copies the first bytes of `parts` into `into` and steps over them. Returns
+/// the index of the first part that is left.
+#[inline]
+fn take(parts: &mut [Readable<'_>], into: &mut [u8]) -> usize {
+    let mut done = 0;
+    for (at, part) in parts.iter_mut().enumerate() {
+        let got = part.read(&mut into[done..]);
+        done += got;
+        if got < part.len() {
+            *part = part.skip(got);
+            return at;
+        }
+        if done == into.len() {
+            return at + 1;
+        }
+    }
+    parts.len()
+}
+
+/// Copies the first bytes of `parts` into `into`; returns how many there were.
+#[inline]
+fn gather(parts: &[Readable<'_>], into: &mut [u8]) -> usize {
+    let mut done = 0;
+    for part in parts {
+        done += part.read(&mut into[done..]);
+        if done == into.len() {
+            break;
+        }
+    }
+    done
+}
+
+/// Takes what waits and sends none of it.
+fn discard(pair: &QueuePair, turn: &mut Turn<'_>) -> usize {
+    struct Ignore;
+    impl<'m> Parts<'m> for Ignore {
+        fn readable(&mut self, _part: Readable<'m>) -> Option<()> {
+            Some(())
+        }
+        fn writable(&mut self, _part: Writable<'m>) -> Option<()> {
+            Some(())
+        }
+    }
+    let mut count = 0;
+    let result = loop {
+        let Some((queue, memory)) = turn.active() else {
+            return 0;
+        };
+        match queue.pop(memory, &mut Ignore) {
+            Ok(Pop::Chain(chain) | Pop::Bad(chain, _)) => queue.put_used(chain, 0),
+            Ok(Pop::Empty) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+        count += 1;
+        if usize::from(count) == BATCH {
+            break Ok(());
+        }
+    };
+    pair.tx_stats.discarded.add(u64::from(count));
+    turn.publish(count);
+    if let Err(error) = result {
+        turn.fail(error);
+    }
+    usize::from(count)
+}
+
+/// Publishes what was taken, and stops the ring if it is wrong.
+fn finish(
+    pair: &QueuePair,
+    mut turn: Turn<'_>,
+    taken: usize,
+    collected: Result<(), RingError>,
+    broken: bool,
+) -> usize {
+    if taken > 0 {
+        pair.tx_stats.batches.add(1);
+    }
+    // At most BATCH.
+    turn.publish(u16::try_from(taken).unwrap_or(u16::MAX));
+    if broken {
+        turn.fail(VringFault::Memory);
+    } else if let Err(error) = collected {
+        turn.fail(error);
+    }
+    taken
+}

@@ -1,0 +1,491 @@
+//! One virtqueue of a device, with what the front end said of it.
+//!
+//! The ring has a *gate* (invariant 3). Its owner works on it in *turns*, with
+//! the lock held. Switch workers that deliver into a receive ring take a
+//! *lease*: they reserve chains under the lock, copy without it, and commit
+//! under it; commits publish in the order of reservation. Whatever changes the
+//! ring closes the gate to new leases, waits for those that are out, and only
+//! then acts. So after a stop nothing touches guest memory any more.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::notifier::{Blocks, drain, signal};
+use crate::virtio::memory::GuestMemory;
+use crate::virtio::queue::{
+    Chain, RingAddresses, RingError, RingFeatures, SetupError, SplitQueue, VirtQueue,
+};
+
+/// Most leases on one ring at a time; each worker has one at most.
+const MAX_LEASES: usize = 512;
+
+/// How the driver says that it has added chains.
+#[derive(Clone, Debug, Default)]
+pub enum Kick {
+    /// Not set: the ring is stopped.
+    #[default]
+    Unset,
+    /// No descriptor: the ring is to be polled.
+    Poll,
+    /// An eventfd, a pipe or a socket.
+    Fd(Arc<OwnedFd>),
+}
+
+/// Why a ring does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VringFault {
+    /// It cannot be set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The driver broke it.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// Its memory vanished.
+    #[error("guest memory was truncated under the ring")]
+    Memory,
+    /// Its kick or call descriptor blocks.
+    #[error(transparent)]
+    Blocks(#[from] Blocks),
+}
+
+/// A reservation that is not published yet.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    number: u64,
+    chains: u16,
+    done: bool,
+}
+
+/// A ring that can be worked on.
+pub struct Active {
+    /// The ring.
+    pub queue: SplitQueue,
+    /// The table in which its buffers are looked up.
+    pub memory: Arc<GuestMemory>,
+}
+
+/// Everything behind the lock.
+#[derive(Default)]
+struct State {
+    size: u16,
+    addresses: Option<RingAddresses>,
+    base: u16,
+    kick: Kick,
+    call: Option<OwnedFd>,
+    err: Option<OwnedFd>,
+    features: RingFeatures,
+    memory: Arc<GuestMemory>,
+    /// There while size, addresses, memory and kick are, and nothing is wrong.
+    active: Option<Active>,
+    /// The gate: no new leases.
+    closing: bool,
+    leases: usize,
+    claims: VecDeque<Claim>,
+    next_claim: u64,
+}
+
+/// One virtqueue.
+pub struct Vring {
+    label: String,
+    state: Mutex<State>,
+    drained: Condvar,
+    /// A started ring is worked on when enabled, and drained when not.
+    enabled: AtomicBool,
+    failed: AtomicBool,
+}
+
+impl Vring {
+    /// A ring of which the front end has said nothing; `label` names it in
+    /// messages.
+    pub fn new(label: String) -> Self {
+        let vring = Self {
+            label,
+            state: Mutex::default(),
+            drained: Condvar::new(),
+            enabled: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        };
+        vring.lock().claims.reserve(MAX_LEASES);
+        vring
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic cannot leave half a state behind: it aborts the process.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the gate, waits until nobody is inside, and changes the state.
+    /// The ring is set up anew afterwards from where it was, if it can be.
+    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> Result<R, VringFault> {
+        let mut state = self.lock();
+        state.closing = true;
+        while state.leases > 0 {
+            state = self
+                .drained
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if let Some(active) = state.active.take() {
+            state.base = active.queue.base();
+        }
+        let result = change(&mut state);
+        state.closing = false;
+        let outcome = state.activate();
+        let fault = outcome.err();
+        if let Some(fault) = fault {
+            self.report(&mut state, fault);
+        }
+        drop(state);
+        self.failed.store(fault.is_some(), Ordering::Relaxed);
+        fault.map_or(Ok(result), Err)
+    }
+
+    /// Number of entries.
+    ///
+    /// # Errors
+    /// As all changes: when the ring is complete now and cannot be set up.
+    pub fn set_size(&self, size: u16) -> Result<(), VringFault> {
+        if !size.is_power_of_two() || size > crate::virtio::spec::MAX_QUEUE_SIZE {
+            return Err(SetupError::Size(size).into());
+        }
+        self.change(|state| state.size = size)
+    }
+
+    /// Where the ring is.
+    ///
+    /// # Errors
+    /// As for [`set_size`](Self::set_size).
+    pub fn set_addresses(&self, at: RingAddresses) -> Result<(), VringFault> {
+        self.change(|state| state.addresses = Some(at))
+    }
+
+    /// The available index to go on from.
+    ///
+    /// # Errors
+    /// As for [`set_size`](Self::set_size).
+    pub fn set_base(&self, base: u16) -> Result<(), VringFault> {
+        self.change(|state| state.base = base)
+    }
+
+    /// The negotiated features.
+    ///
+    /// # Errors
+    /// As for [`set_size`](Self::set_size).
+    pub fn set_features(&self, features: RingFeatures) -> Result<(), VringFault> {
+        if self.lock().features == features {
+            return Ok(());
+        }
+        self.change(|state| state.features = features)
+    }
+
+    /// The table of guest memory. When this returns, nobody uses the old one.
+    ///
+    /// # Errors
+    /// As for [`set_size`](Self::set_size).
+    pub fn set_memory(&self, memory: Arc<GuestMemory>) -> Result<(), VringFault> {
+        self.change(|state| state.memory = memory)
+    }
+
+    /// Starts the ring: this is how its driver kicks. Returns the descriptor
+    /// that it had before, so that it can be watched no longer, and whether the
+    /// ring could be set up.
+    pub fn set_kick(&self, kick: Kick) -> (Kick, Result<(), VringFault>) {
+        let mut old = Kick::Unset;
+        let result = self.change(|state| old = std::mem::replace(&mut state.kick, kick));
+        (old, result)
+    }
+
+    /// How to interrupt the driver; `None`: it polls.
+    ///
+    /// # Errors
+    /// As for [`set_size`](Self::set_size).
+    pub fn set_call(&self, fd: Option<OwnedFd>) -> Result<(), VringFault> {
+        self.change(|state| state.call = fd)
+    }
+
+    /// How to say that the ring is wrong.
+    ///
+    /// # Errors
+    /// As for [`set_size`](Self::set_size).
+    pub fn set_err(&self, fd: Option<OwnedFd>) -> Result<(), VringFault> {
+        self.change(|state| state.err = fd)
+    }
+
+    /// Lets a started ring be worked on, or only drained.
+    pub fn enable(&self, enable: bool) {
+        // Under the gate, so that a disabled receive ring gets no more frames.
+        let mut state = self.lock();
+        state.closing = true;
+        while state.leases > 0 {
+            state = self
+                .drained
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        self.enabled.store(enable, Ordering::Relaxed);
+        state.closing = false;
+    }
+
+    /// Stops the ring, after the last access. Returns the next available index
+    /// and the kick descriptor that is to be watched no longer.
+    pub fn stop(&self) -> (u16, Kick) {
+        let stopped = self.change(|state| (state.base, std::mem::take(&mut state.kick)));
+        // A stopped ring is not set up, so nothing can have failed.
+        stopped.unwrap_or_default()
+    }
+
+    /// Forgets everything that the front end said but the memory, and whom to
+    /// tell of errors: a front end says these once, and resets the device
+    /// whenever its guest does.
+    pub fn reset(&self) -> Kick {
+        let kick = self.change(|state| {
+            let old = std::mem::take(state);
+            state.memory = old.memory;
+            state.claims = old.claims;
+            state.next_claim = old.next_claim;
+            state.err = old.err;
+            old.kick
+        });
+        self.enabled.store(false, Ordering::Relaxed);
+        kick.unwrap_or_default()
+    }
+
+    /// How the driver kicks now.
+    pub fn kick(&self) -> Kick {
+        self.lock().kick.clone()
+    }
+
+    /// The ring is started and enabled.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    /// The ring is complete and nothing is wrong with it.
+    pub fn is_active(&self) -> bool {
+        self.lock().active.is_some()
+    }
+
+    /// The ring stopped because something is wrong with it.
+    pub fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Works on the ring with its lock held: for its owner alone. `None`: the
+    /// ring is stopped.
+    pub fn turn(&self) -> Option<Turn<'_>> {
+        let state = self.lock();
+        (state.active.is_some() && !state.closing).then_some(Turn { vring: self, state })
+    }
+
+    /// Lets a frame in from outside. `None`: the ring is stopped, disabled, or
+    /// about to stop.
+    pub fn lease(&self) -> Option<Lease<'_>> {
+        let mut state = self.lock();
+        if state.closing || !self.is_enabled() || state.leases >= MAX_LEASES {
+            return None;
+        }
+        let memory = Arc::clone(&state.active.as_ref()?.memory);
+        state.leases += 1;
+        Some(Lease {
+            vring: self,
+            memory: Some(memory),
+        })
+    }
+
+    /// Empties the kick descriptor, but that of a ring that failed: it may be
+    /// why.
+    pub(super) fn drain_kick(&self) {
+        let Kick::Fd(fd) = self.kick() else {
+            return;
+        };
+        if self.is_failed() {
+            return;
+        }
+        if let Err(fault) = drain(&fd) {
+            self.fail(&mut self.lock(), fault.into());
+        }
+    }
+
+    fn fail(&self, state: &mut State, fault: VringFault) {
+        if let Some(active) = state.active.take() {
+            state.base = active.queue.base();
+        }
+        self.report(state, fault);
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells the front end, and whoever reads the log, that the ring is wrong.
+    fn report(&self, state: &mut State, fault: VringFault) {
+        tracing::warn!("{}: ring stopped: {fault}", self.label);
+        if state.err.as_ref().is_some_and(|fd| signal(fd).is_err()) {
+            state.err = None;
+        }
+    }
+}
+
+impl State {
+    /// Sets the ring up when everything for it is there.
+    fn activate(&mut self) -> Result<(), VringFault> {
+        let (Some(at), false) = (self.addresses, matches!(self.kick, Kick::Unset)) else {
+            return Ok(());
+        };
+        if self.size == 0 || self.memory.is_empty() {
+            return Ok(());
+        }
+        let memory = Arc::clone(&self.memory);
+        let mut queue =
+            SplitQueue::new(Arc::clone(&memory), self.size, at, self.base, self.features)?;
+        queue.disable_kicks();
+        self.active = Some(Active { queue, memory });
+        Ok(())
+    }
+
+    fn interrupt(&mut self) -> Result<(), VringFault> {
+        let wanted = self
+            .active
+            .as_mut()
+            .is_some_and(|active| active.queue.wants_interrupt());
+        match &self.call {
+            Some(fd) if wanted => Ok(signal(fd)?),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The owner's turn on a ring.
+pub struct Turn<'v> {
+    vring: &'v Vring,
+    state: MutexGuard<'v, State>,
+}
+
+impl Turn<'_> {
+    /// The ring and the memory of its buffers, while nothing is wrong.
+    pub fn active(&mut self) -> Option<(&mut SplitQueue, &GuestMemory)> {
+        let Active { queue, memory } = self.state.active.as_mut()?;
+        Some((queue, memory))
+    }
+
+    /// Publishes `count` used entries and interrupts the driver if it wants.
+    pub fn publish(&mut self, count: u16) {
+        if let (Some(active), true) = (&mut self.state.active, count > 0) {
+            active.queue.publish(count);
+            if let Err(fault) = self.state.interrupt() {
+                self.fail(fault);
+            }
+        }
+    }
+
+    /// Stops the ring: something is wrong with it.
+    pub fn fail(&mut self, fault: impl Into<VringFault>) {
+        self.vring.fail(&mut self.state, fault.into());
+    }
+}
+
+/// A promise that the ring stays as it is until this is committed or dropped.
+pub struct Lease<'v> {
+    vring: &'v Vring,
+    /// Let go before the gate is told, so that a table is gone when the gate
+    /// says that nobody uses it.
+    memory: Option<Arc<GuestMemory>>,
+}
+
+/// Chains that were reserved under a lease, to be committed.
+#[must_use]
+pub struct Reservation(u64);
+
+impl Lease<'_> {
+    /// The table of the ring's buffers.
+    pub fn memory(&self) -> &GuestMemory {
+        static NOTHING: GuestMemory = GuestMemory::new_empty();
+        self.memory.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// Takes chains from the ring, all in one go: `take` returns how many.
+    pub fn reserve(
+        &self,
+        take: impl FnOnce(&mut SplitQueue) -> Result<u16, RingError>,
+    ) -> Option<Reservation> {
+        let mut state = self.vring.lock();
+        match take(&mut state.active.as_mut()?.queue) {
+            Ok(0) => None,
+            Ok(chains) => {
+                let number = state.next_claim;
+                state.next_claim += 1;
+                state.claims.push_back(Claim {
+                    number,
+                    chains,
+                    done: false,
+                });
+                Some(Reservation(number))
+            }
+            Err(error) => {
+                self.vring.fail(&mut state, error.into());
+                None
+            }
+        }
+    }
+
+    /// Writes the used entries of the reservation (its chains, in order, with
+    /// the bytes written into each), publishes what is complete up to here,
+    /// and ends the lease. `count` runs under the lock, for counters.
+    pub fn commit(
+        mut self,
+        reservation: Reservation,
+        used: impl Iterator<Item = (Chain, u32)>,
+        count: impl FnOnce(),
+    ) {
+        let broken = self.memory().is_broken();
+        let mut state = self.vring.lock();
+        if let Some(active) = &state.active {
+            for (chain, len) in used {
+                active.queue.put_used(chain, if broken { 0 } else { len });
+            }
+        }
+        count();
+        let mut claims = state.claims.iter_mut();
+        if let Some(claim) = claims.find(|claim| claim.number == reservation.0) {
+            claim.done = true;
+        }
+        let mut published = 0;
+        while let Some(claim) = state.claims.front().filter(|claim| claim.done) {
+            published += claim.chains;
+            state.claims.pop_front();
+        }
+        if published > 0 {
+            if let Some(active) = &mut state.active {
+                active.queue.publish(published);
+            }
+            if let Err(fault) = state.interrupt() {
+                self.vring.fail(&mut state, fault);
+            }
+        }
+        if broken {
+            self.vring.fail(&mut state, VringFault::Memory);
+        }
+        self.end(&mut state);
+    }
+
+    fn end(&mut self, state: &mut State) {
+        if self.memory.take().is_none() {
+            return;
+        }
+        state.leases -= 1;
+        if state.leases == 0 {
+            // What a failed ring never published is gone with it.
+            state.claims.clear();
+            if state.closing {
+                self.vring.drained.notify_all();
+            }
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if self.memory.is_some() {
+            self.end(&mut self.vring.lock());
+        }
+    }
+}

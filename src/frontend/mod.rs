@@ -1,0 +1,3 @@
+//! Who drives the device.
+
+pub mod vhost_user;

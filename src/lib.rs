@@ -1,0 +1,36 @@
+//! A virtual machine's network card as a process of its own.
+//!
+//! A VMM hands guest memory and rings to `vtnetd` over vhost-user; `vtnetd`
+//! runs the virtio-net device and carries frames to and from the host's
+//! network, or between guests over a VALE switch of the netmap core that it
+//! has built in.
+//!
+//! The rooms of the house; those above use those below:
+//!
+//! | module | job |
+//! | --- | --- |
+//! | [`cli`] | command lines and device strings |
+//! | [`process`] | control thread, log, pid file, exit statuses |
+//! | [`frontend`] | who drives the device: vhost-user |
+//! | [`driver`] | the other side: a software front end and driver, for `vtgen` |
+//! | [`device`] | the virtio-net device: config, features, rx, tx, control queue |
+//! | [`worker`] | the threads that run queue pairs |
+//! | [`backend`] | what a device is connected to: none, tap, vale |
+//! | [`netmap`] | the netmap core in user space and its VALE switches |
+//! | [`net`] | views of packets, checksums, segmentation |
+//! | [`virtio`] | guest memory, queues, the net header |
+//! | [`event`] | one interface over epoll and kqueue |
+
+#![warn(missing_docs)]
+
+pub mod backend;
+pub mod cli;
+pub mod device;
+pub mod driver;
+pub mod event;
+pub mod frontend;
+pub mod net;
+pub mod netmap;
+pub mod process;
+pub mod virtio;
+pub mod worker;

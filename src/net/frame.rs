@@ -1,0 +1,136 @@
+//! A batch of frames on their way from one place to another, as views of where
+//! they lie: nothing is copied until a receiver has room.
+
+use std::ops::Range;
+
+use arrayvec::ArrayVec;
+
+use crate::virtio::memory::Readable;
+use crate::virtio::net_header::NetHeader;
+
+/// Most frames in one batch.
+pub const BATCH: usize = 64;
+/// Most parts in all frames of one batch.
+pub const PARTS: usize = 1024;
+/// Most parts in one frame; what has more is dropped.
+pub const FRAME_PARTS: usize = 256;
+/// Bytes of an Ethernet header without a VLAN tag.
+pub const ETHER_HEADER: usize = 14;
+/// Longest frame that anything here carries: 64 KiB of IP packet behind an
+/// Ethernet header with a VLAN tag, rounded as the reference does.
+pub const MAX_FRAME: usize = 65536 + 64;
+
+/// One frame of a batch.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Which of the batch's parts are this frame's.
+    parts: Range<u16>,
+    /// Length in bytes, Ethernet header included, virtio-net header not.
+    pub len: u32,
+    /// Destination and source address and EtherType, read once.
+    pub ether: [u8; ETHER_HEADER],
+    /// What the sender asks for; checked against the frame, so that it can be
+    /// believed (see `net::offload::check`).
+    pub header: NetHeader,
+}
+
+/// Frames and the views they consist of.
+#[derive(Debug, Default)]
+pub struct Batch<'m> {
+    frames: ArrayVec<Frame, BATCH>,
+    parts: ArrayVec<Readable<'m>, PARTS>,
+}
+
+impl<'m> Batch<'m> {
+    /// An empty batch. Costs nothing: its arrays are not initialised.
+    #[inline]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// No further frame of [`FRAME_PARTS`] parts is sure to fit.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.frames.is_full() || self.parts.remaining_capacity() < FRAME_PARTS
+    }
+
+    /// The frames, in order.
+    #[inline]
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
+    /// What `frame` consists of, in order.
+    #[inline]
+    pub fn parts(&self, frame: &Frame) -> &[Readable<'m>] {
+        self.parts
+            .get(usize::from(frame.parts.start)..usize::from(frame.parts.end))
+            .unwrap_or_default()
+    }
+
+    /// Adds one part of the frame that is being collected, which begins at
+    /// `mark`; `None` when the frame or the batch has too many.
+    #[inline]
+    pub fn push_part(&mut self, mark: usize, part: Readable<'m>) -> Option<()> {
+        if self.parts.len() - mark.min(self.parts.len()) >= FRAME_PARTS {
+            return None;
+        }
+        self.parts.try_push(part).ok()
+    }
+
+    /// Where the next frame's parts begin.
+    #[inline]
+    pub fn mark(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The parts in the range `parts`, which are not a frame yet.
+    #[inline]
+    pub fn pending(&mut self, parts: Range<usize>) -> &mut [Readable<'m>] {
+        self.parts.get_mut(parts).unwrap_or_default()
+    }
+
+    /// Forgets the parts from `mark` on: their frame is not sent.
+    #[inline]
+    pub fn discard(&mut self, mark: usize) {
+        self.parts.truncate(mark);
+    }
+
+    /// Makes the parts from `mark` on a frame of `len` bytes. `false`, with the
+    /// parts forgotten, when the batch holds [`BATCH`] frames already.
+    #[inline]
+    pub fn push_frame(
+        &mut self,
+        mark: usize,
+        len: u32,
+        ether: [u8; ETHER_HEADER],
+        header: NetHeader,
+    ) -> bool {
+        let pushed = self.push_frame_of(mark..self.mark(), len, ether, header);
+        if !pushed {
+            self.discard(mark);
+        }
+        pushed
+    }
+
+    /// Makes the parts in the range `parts`, which were pushed before, a frame
+    /// of `len` bytes. `false` when the batch holds [`BATCH`] frames already.
+    #[inline]
+    pub fn push_frame_of(
+        &mut self,
+        parts: Range<usize>,
+        len: u32,
+        ether: [u8; ETHER_HEADER],
+        header: NetHeader,
+    ) -> bool {
+        #[expect(clippy::cast_possible_truncation, reason = "PARTS fits u16")]
+        let parts = parts.start as u16..parts.end as u16;
+        let frame = Frame {
+            parts,
+            len,
+            ether,
+            header,
+        };
+        self.frames.try_push(frame).is_ok()
+    }
+}

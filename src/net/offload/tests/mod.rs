@@ -1,0 +1,10 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "packets are written from lengths that the tests choose"
+)]
+
+mod check;
+mod hostile;
+mod packet;
+mod receivers;
+mod segments;

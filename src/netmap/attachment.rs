@@ -1,0 +1,32 @@
+//! What a switch forwards between.
+//!
+//! A *queue port* stands on a device's virtqueues, a *ring port* on krings.
+//! Both take frames the same way: reserve room under the destination's lock,
+//! copy outside it, commit in order (a *lease*), so that a frame is copied once
+//! from where the sender has it to where the receiver wants it.
+
+use crate::net::frame::Batch;
+
+/// What a receiver took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Frames.
+    pub frames: u32,
+    /// Bytes of these frames, Ethernet headers included.
+    pub bytes: u64,
+}
+
+/// A receiver on a switch.
+pub trait Attachment: Send + Sync {
+    /// The `VIRTIO_NET_F_GUEST_*` bits of what this receiver takes unfinished;
+    /// 0 means complete checksums and no segment longer than its MTU.
+    fn offloads(&self) -> u64;
+
+    /// Gives the frames of `batch` at the indices `picks` to the receiver, in
+    /// this order, as many as there is room for. All of them are acceptable to
+    /// [`offloads`](Self::offloads). `ring` is the sender's ring number, to be
+    /// taken modulo the receiver's.
+    ///
+    /// Never blocks: what finds no room is dropped and counted by the receiver.
+    fn deliver(&self, ring: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered;
+}

@@ -1,0 +1,28 @@
+//! The netmap core in user space: VALE switches, what is attached to them, and
+//! the rings and memory of netmap(4).
+//!
+//! | module | job |
+//! | --- | --- |
+//! | [`abi`] | what lies in shared memory and in requests, as in C |
+//! | [`mem`] | memory regions: interfaces, rings, buffers |
+//! | [`kring`] | a ring's private state, and leases |
+//! | [`sync`] | what is checked before an application's ring is believed |
+//! | [`register`] | names, modes, and clients that come and go |
+//! | [`port`] | what a client does with its port |
+//! | [`ring_port`] | krings on a switch |
+//! | [`vale`] | the switch |
+//! | [`mac_table`] | where each address was heard |
+//! | [`attachment`] | what a switch forwards between |
+//! | [`offload`] | frames completed for receivers that need it |
+
+pub mod abi;
+pub mod attachment;
+pub mod kring;
+pub mod mac_table;
+pub mod mem;
+pub mod offload;
+pub mod port;
+pub mod register;
+pub mod ring_port;
+pub mod sync;
+pub mod vale;

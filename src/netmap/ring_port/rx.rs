@@ -1,0 +1,152 @@
+//! Into a receive ring: frames are copied into the slots of a lease.
+
+use arrayvec::ArrayVec;
+
+use crate::net::frame::{BATCH, Batch, Frame};
+use crate::netmap::abi::{NS_MOREFRAG, NS_PORT_SHIFT, NS_RFRAGS_MAX};
+use crate::netmap::attachment::Delivered;
+use crate::netmap::kring::{Counts, Kring, Lease};
+use crate::virtio::memory::{Writable, copy};
+use crate::virtio::net_header::NetHeader;
+
+/// Most slots of one frame.
+const FRAME_SLOTS: usize = NS_RFRAGS_MAX as usize;
+
+/// Gives the frames of `batch` at `picks` to whoever reads the ring, in order,
+/// as many as there is room for: like the kernel's, a frame that does not fit
+/// takes those behind it with it.
+pub(super) fn deliver(
+    kring: &Kring,
+    header_len: usize,
+    batch: &Batch<'_>,
+    picks: &[u16],
+) -> Delivered {
+    let mut total = Delivered::default();
+    for picks in picks.chunks(BATCH) {
+        let delivered = deliver_some(kring, header_len, batch, picks);
+        total.frames += delivered.frames;
+        total.bytes += delivered.bytes;
+    }
+    total
+}
+
+/// A frame and how many slots it takes.
+type Planned<'b> = (&'b Frame, u32);
+
+fn deliver_some(kring: &Kring, header_len: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered {
+    let view = kring.view();
+    let most = NS_RFRAGS_MAX.min(view.num_slots().saturating_sub(1));
+    let mut refused = Counts::default();
+    let mut plan = ArrayVec::<Planned<'_>, BATCH>::new();
+    let mut need = 0;
+    for pick in picks {
+        let Some(frame) = batch.frames().get(usize::from(*pick)) else {
+            continue;
+        };
+        let header = u32::try_from(header_len).unwrap_or_default();
+        let bytes = frame.len.saturating_add(header);
+        let slots = bytes.div_ceil(view.buf_size());
+        if header_len == 0 && !frame.header.is_plain() {
+            // It lost its header after the switch had asked.
+            refused.bad_headers += 1;
+        } else if slots > most {
+            refused.long += 1;
+        } else if !plan.is_full() {
+            plan.push((frame, slots));
+            need += slots;
+        }
+    }
+    let Some(mut lease) = kring.reserve(need) else {
+        refused.full += plan.len() as u64;
+        kring.count(&refused);
+        return Delivered::default();
+    };
+    *lease.counts() = refused;
+    let mut delivered = Delivered::default();
+    for (done, (frame, slots)) in plan.iter().enumerate() {
+        if *slots > lease.left() {
+            lease.counts().full += (plan.len() - done) as u64;
+            break;
+        }
+        if write(&mut lease, *slots, header_len, batch, frame) {
+            delivered.frames += 1;
+            delivered.bytes += u64::from(frame.len);
+        }
+    }
+    lease.counts().frames += u64::from(delivered.frames);
+    lease.counts().bytes += delivered.bytes;
+    delivered
+}
+
+/// Writes one frame into the next `slots` of the lease. `false`: the reader
+/// has spoilt one of these slots, and gets them empty.
+#[inline]
+fn write(
+    lease: &mut Lease<'_>,
+    slots: u32,
+    header_len: usize,
+    batch: &Batch<'_>,
+    frame: &Frame,
+) -> bool {
+    let view = lease.view();
+    let room = |nth| {
+        let slot = view.slot(lease.slot(nth)?)?;
+        view.buffer(slot.buf_idx)
+    };
+    let rooms: ArrayVec<Writable<'_>, FRAME_SLOTS> =
+        (0..slots).map_while(room).take(FRAME_SLOTS).collect();
+    let good = rooms.len() == slots as usize;
+    let mut left = 0;
+    if good {
+        left = fill(&rooms, header_len, batch, frame);
+    } else {
+        lease.counts().bad_slots += 1;
+    }
+    for nth in 0..slots {
+        let (len, flags) = if good {
+            #[expect(clippy::cast_possible_truncation, reason = "buf_size fits u16")]
+            let len = left.min(view.buf_size() as usize) as u16;
+            left -= usize::from(len);
+            let more = if nth + 1 < slots { NS_MOREFRAG } else { 0 };
+            #[expect(clippy::cast_possible_truncation, reason = "at most 255 slots")]
+            let count = (slots << NS_PORT_SHIFT) as u16;
+            (len, count | more)
+        } else {
+            (0, 0)
+        };
+        if let Some(at) = lease.slot(nth) {
+            view.set_len_and_flags(at, len, flags);
+        }
+    }
+    lease.written(slots);
+    good
+}
+
+/// Copies header and frame; returns how many bytes were written.
+#[inline]
+fn fill(rooms: &[Writable<'_>], header_len: usize, batch: &Batch<'_>, frame: &Frame) -> usize {
+    let parts = batch.parts(frame);
+    if header_len == 0 {
+        return match (rooms, parts) {
+            ([room], [part]) => room.write_from(part),
+            _ => copy(parts, rooms),
+        };
+    }
+    let Some((first, rest)) = rooms.split_first() else {
+        return 0;
+    };
+    // One frame, one header: as for a driver without mergeable buffers.
+    let header = NetHeader {
+        num_buffers: 1,
+        ..frame.header
+    };
+    let raw = header.to_bytes();
+    let header_len = first.write(&raw[..header_len.min(raw.len())]);
+    let first = first.skip(header_len);
+    if let ([], [part]) = (rest, parts) {
+        return header_len + first.write_from(part);
+    }
+    let rooms: ArrayVec<Writable<'_>, FRAME_SLOTS> =
+        std::iter::once(first).chain(rest.iter().copied()).collect();
+    header_len + copy(parts, &rooms)
+}

@@ -1,0 +1,189 @@
+//! From a transmit ring: slots become batches of frames.
+
+use std::ops::Range;
+
+use crate::net::frame::{Batch, ETHER_HEADER, MAX_FRAME};
+use crate::net::offload::{self, PREFIX};
+use crate::netmap::abi::{NS_BUF_CHANGED, NS_INDIRECT, NS_MOREFRAG, Slot};
+use crate::netmap::kring::{Counts, Kring};
+use crate::netmap::mem::RingView;
+use crate::virtio::memory::Readable;
+use crate::virtio::net_header::{LEN, NetHeader};
+use crate::virtio::spec::net;
+
+/// Sends the frames in `slots`, going round, and counts them.
+///
+/// As in the kernel, the virtio-net header of `header_len` bytes must lie in a
+/// frame's first slot, before data or alone; the first slot with data must
+/// hold the whole Ethernet header; and a frame that says it goes on where the
+/// ring does not ends there. Other than in the kernel, a slot that is wrong
+/// takes its whole frame with it, and data in the client's own address space
+/// (`NS_INDIRECT`) is wrong.
+pub(super) fn send(
+    kring: &Kring,
+    slots: Range<u32>,
+    header_len: usize,
+    forward: &mut dyn FnMut(&Batch<'_>),
+) {
+    let view = kring.view();
+    let mut counts = Counts::default();
+    let mut at = slots.start;
+    while at != slots.end {
+        let mut batch = Batch::new();
+        while at != slots.end && !batch.is_full() {
+            at = collect(&view, at, slots.end, header_len, &mut batch, &mut counts);
+        }
+        if !batch.frames().is_empty() {
+            forward(&batch);
+        }
+    }
+    kring.count(&counts);
+}
+
+/// Why a frame is not sent.
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    Short,
+    Long,
+    BadSlot,
+    BadHeader,
+}
+
+/// A frame of which not all slots were looked at.
+struct Pending {
+    mark: usize,
+    raw: [u8; LEN],
+    header_seen: bool,
+    ether: Option<[u8; ETHER_HEADER]>,
+    len: usize,
+}
+
+/// Adds one frame, from slot `at` on, to the batch, if it is good. Returns the
+/// slot after it.
+#[inline]
+fn collect<'m>(
+    view: &RingView<'m>,
+    mut at: u32,
+    end: u32,
+    header_len: usize,
+    batch: &mut Batch<'m>,
+    counts: &mut Counts,
+) -> u32 {
+    let mut pending = Pending {
+        mark: batch.mark(),
+        raw: [0; LEN],
+        header_seen: header_len == 0,
+        ether: None,
+        len: 0,
+    };
+    let mut refused = None;
+    loop {
+        // All indices are from our own cursors: the slot is there.
+        let Some(slot) = view.slot(at) else {
+            return end;
+        };
+        if slot.flags & NS_BUF_CHANGED != 0 {
+            view.set_len_and_flags(at, slot.len, slot.flags & !NS_BUF_CHANGED);
+        }
+        at = view.next(at);
+        let last = slot.flags & NS_MOREFRAG == 0 || at == end;
+        if refused.is_none() {
+            refused = pending.add(view, slot, header_len, batch).err();
+        }
+        if last {
+            break;
+        }
+    }
+    let result = match refused {
+        None => pending.finish(batch),
+        Some(why) => Err(why),
+    };
+    match result {
+        Ok(bytes) => {
+            counts.frames += 1;
+            counts.bytes += bytes;
+        }
+        Err(why) => {
+            batch.discard(pending.mark);
+            *match why {
+                Refused::Short => &mut counts.short,
+                Refused::Long => &mut counts.long,
+                Refused::BadSlot => &mut counts.bad_slots,
+                Refused::BadHeader => &mut counts.bad_headers,
+            } += 1;
+        }
+    }
+    at
+}
+
+impl Pending {
+    /// Adds one slot.
+    #[inline]
+    fn add<'m>(
+        &mut self,
+        view: &RingView<'m>,
+        slot: Slot,
+        header_len: usize,
+        batch: &mut Batch<'m>,
+    ) -> Result<(), Refused> {
+        if slot.flags & NS_INDIRECT != 0 || u32::from(slot.len) > view.buf_size() {
+            return Err(Refused::BadSlot);
+        }
+        let buffer = view.buffer(slot.buf_idx).ok_or(Refused::BadSlot)?;
+        let mut part = buffer.as_readable().truncate(slot.len.into());
+        if !self.header_seen {
+            self.header_seen = true;
+            if part.len() < header_len {
+                return Err(Refused::Short);
+            }
+            part.truncate(header_len).read(&mut self.raw);
+            part = part.skip(header_len);
+            if part.is_empty() {
+                return Ok(());
+            }
+        }
+        if self.ether.is_none() {
+            self.ether = Some(part.read_array().ok_or(Refused::Short)?);
+        }
+        self.len += part.len();
+        if part.is_empty() {
+            return Ok(());
+        }
+        if self.len > MAX_FRAME {
+            return Err(Refused::Long);
+        }
+        batch.push_part(self.mark, part).ok_or(Refused::Long)
+    }
+
+    /// Makes what was added a frame; returns how long it is.
+    #[inline]
+    fn finish(&self, batch: &mut Batch<'_>) -> Result<u64, Refused> {
+        let ether = self.ether.ok_or(Refused::Short)?;
+        // At most MAX_FRAME.
+        let len = u32::try_from(self.len).unwrap_or(u32::MAX);
+        let mut header = NetHeader::from_bytes(&self.raw);
+        if header.is_plain() {
+            header = NetHeader::default();
+        } else {
+            let mut prefix = [0; PREFIX];
+            let parts = self.mark..batch.mark();
+            let got = gather(batch.pending(parts), &mut prefix);
+            header = offload::check(&header, net::HOST_OFFLOADS, &prefix[..got], len)
+                .map_err(|_| Refused::BadHeader)?;
+        }
+        if batch.push_frame(self.mark, len, ether, header) {
+            Ok(len.into())
+        } else {
+            Err(Refused::Long)
+        }
+    }
+}
+
+/// Copies the first bytes of `parts` into `into`; returns how many there were.
+fn gather(parts: &[Readable<'_>], into: &mut [u8]) -> usize {
+    let mut done = 0;
+    for part in parts {
+        done += part.read(&mut into[done..]);
+    }
+    done
+}

@@ -1,0 +1,293 @@
+//! VALE switches: learning bridges between attachments.
+//!
+//! A batch of frames is looked up first, then given to one destination after
+//! the other, each with all that is for it in the sender's order. No lock is
+//! taken on the way: the port table is a snapshot, the address table a table of
+//! atomics.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use arrayvec::ArrayVec;
+
+use super::attachment::Attachment;
+use super::mac_table::{Entry, MacTable};
+use super::offload;
+use crate::net::ethernet::Mac;
+use crate::net::frame::{BATCH, Batch};
+
+/// Most ports of one switch, as in netmap(4).
+pub const MAX_PORTS: usize = 254;
+/// Longest name of a switch and a port together, with its colon.
+pub const MAX_NAME: usize = 63;
+
+/// For every port but the sender's.
+const FLOOD: u8 = u8::MAX;
+/// For nobody.
+const NOWHERE: u8 = u8::MAX - 1;
+
+/// A port of a switch.
+pub struct Port {
+    name: String,
+    mac: Option<Mac>,
+    receiver: Arc<dyn Attachment>,
+}
+
+type Ports = Vec<Option<Arc<Port>>>;
+
+/// A port's number on its switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PortId(u8);
+
+/// Why a port cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// Longer than [`MAX_NAME`], or not `valeX:PORT`.
+    #[error("{0}: a switch port is named valeX:PORT, with at most {MAX_NAME} bytes")]
+    Name(String),
+    /// The port is there already.
+    #[error("{0} is in use: choose another port name")]
+    InUse(String),
+    /// All [`MAX_PORTS`] are in use.
+    #[error("{0} has {MAX_PORTS} ports already: use another switch")]
+    Full(String),
+    /// Two ports with one address.
+    #[error("mac {0} is already on {1}: give each device on a switch its own mac=")]
+    DuplicateMac(Mac, String),
+}
+
+/// A learning bridge.
+pub struct Switch {
+    name: String,
+    table: MacTable,
+    ports: ArcSwap<Ports>,
+    /// Taken to change `ports`.
+    editing: Mutex<()>,
+}
+
+/// Where each frame of a batch goes.
+struct Plan {
+    to: ArrayVec<u8, BATCH>,
+    /// The different ports among them.
+    ports: ArrayVec<u8, BATCH>,
+    flood: bool,
+}
+
+impl Switch {
+    /// A switch without ports.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            table: MacTable::new(),
+            ports: ArcSwap::default(),
+            editing: Mutex::new(()),
+        }
+    }
+
+    /// Its name, for instance `vale0`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn edit(&self) -> MutexGuard<'_, ()> {
+        self.editing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Attaches `receiver` as port `name`. `mac` is the address of the guest
+    /// behind it, where that is known.
+    ///
+    /// # Errors
+    /// When the name or the address is taken or the switch is full.
+    pub fn attach(
+        &self,
+        name: &str,
+        mac: Option<Mac>,
+        receiver: Arc<dyn Attachment>,
+    ) -> Result<PortId, PortError> {
+        let full_name = || format!("{}:{name}", self.name);
+        let _editing = self.edit();
+        let mut ports = Ports::clone(&self.ports.load());
+        for port in ports.iter().flatten() {
+            if port.name == name {
+                return Err(PortError::InUse(full_name()));
+            }
+            if let Some(mac) = mac.filter(|_| port.mac == mac) {
+                return Err(PortError::DuplicateMac(
+                    mac,
+                    format!("{}:{}", self.name, port.name),
+                ));
+            }
+        }
+        let free = ports.iter().position(Option::is_none);
+        let at = free.unwrap_or(ports.len());
+        let id = u8::try_from(at).unwrap_or(u8::MAX);
+        if at >= MAX_PORTS {
+            return Err(PortError::Full(self.name.clone()));
+        }
+        if free.is_none() {
+            ports.push(None);
+        }
+        ports[at] = Some(Arc::new(Port {
+            name: name.to_owned(),
+            mac,
+            receiver,
+        }));
+        self.ports.store(Arc::new(ports));
+        Ok(PortId(id))
+    }
+
+    /// Takes a port away, and what was learned of it.
+    pub fn detach(&self, id: PortId) {
+        let _editing = self.edit();
+        let mut ports = Ports::clone(&self.ports.load());
+        if let Some(port) = ports.get_mut(usize::from(id.0)) {
+            *port = None;
+        }
+        self.ports.store(Arc::new(ports));
+        self.table.forget_port(id.0);
+    }
+
+    /// How many ports there are.
+    pub fn port_count(&self) -> usize {
+        self.ports.load().iter().flatten().count()
+    }
+
+    /// Begins the next epoch of the address table. Returns how many addresses
+    /// it knows.
+    pub fn age(&self) -> usize {
+        self.table.age()
+    }
+
+    /// The address table: address, port name and age in epochs.
+    pub fn addresses(&self) -> Vec<(Mac, String, u8)> {
+        let ports = self.ports.load();
+        let describe = |entry: Entry| {
+            let port = ports.get(usize::from(entry.port))?.as_ref()?;
+            let [_, _, mac @ ..] = entry.mac.to_be_bytes();
+            Some((Mac(mac), port.name.clone(), entry.age))
+        };
+        self.table.dump().into_iter().filter_map(describe).collect()
+    }
+
+    /// Forwards the frames of `batch`, which came in on port `from`, ring
+    /// `ring`. What a destination has no room for is dropped there.
+    pub fn forward(&self, from: PortId, ring: usize, batch: &Batch<'_>) {
+        let ports = self.ports.load();
+        let plan = self.plan(from, batch);
+        let mut picks = ArrayVec::<u16, BATCH>::new();
+        let give = |id: u8, picks: &mut ArrayVec<u16, BATCH>| {
+            picks.clear();
+            let to = plan.to.iter().enumerate();
+            #[expect(clippy::cast_possible_truncation, reason = "at most BATCH")]
+            picks.extend(
+                to.filter(|&(_, &to)| to == id || to == FLOOD)
+                    .map(|(at, _)| at as u16),
+            );
+            if let Some(Some(port)) = ports.get(usize::from(id)) {
+                offload::deliver(&*port.receiver, ring, batch, picks);
+            }
+        };
+        if plan.flood {
+            for id in (0..u8::MAX).take(ports.len()).filter(|&id| id != from.0) {
+                give(id, &mut picks);
+            }
+        } else {
+            for &id in &plan.ports {
+                give(id, &mut picks);
+            }
+        }
+    }
+
+    /// Learns where the frames came from and looks up where they go.
+    #[inline]
+    fn plan(&self, from: PortId, batch: &Batch<'_>) -> Plan {
+        let mut plan = Plan {
+            to: ArrayVec::new(),
+            ports: ArrayVec::new(),
+            flood: false,
+        };
+        // Frames of one flow come together: what held for the last holds on.
+        let (mut last_source, mut last_target, mut last_to) = (u64::MAX, u64::MAX, NOWHERE);
+        for frame in batch.frames() {
+            let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = frame.ether;
+            let source = MacTable::key(&[g, h, i, j, k, l]);
+            if source != last_source {
+                last_source = source;
+                // Neither a group nor nobody can be where a frame comes from.
+                if g & 1 == 0 && source != 0 {
+                    self.table.learn(source, from.0);
+                }
+            }
+            let target = MacTable::key(&[a, b, c, d, e, f]);
+            if target != last_target {
+                last_target = target;
+                last_to = if a & 1 == 1 {
+                    FLOOD
+                } else {
+                    self.table.lookup(target).unwrap_or(FLOOD)
+                };
+                if last_to == from.0 {
+                    last_to = NOWHERE;
+                }
+                if last_to == FLOOD {
+                    plan.flood = true;
+                } else if last_to != NOWHERE && !plan.ports.contains(&last_to) {
+                    plan.ports.push(last_to);
+                }
+            }
+            plan.to.push(last_to);
+        }
+        plan
+    }
+}
+
+/// The switches of this process, by name.
+#[derive(Default)]
+pub struct Switches(Mutex<HashMap<String, Arc<Switch>>>);
+
+impl Switches {
+    /// The switch of that name, made when missing.
+    pub fn get(&self, name: &str) -> Arc<Switch> {
+        let mut switches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let switch = switches
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(Switch::new(name)));
+        Arc::clone(switch)
+    }
+
+    /// Begins the next epoch on every switch. Returns how many addresses are
+    /// known; with none there is nothing to age.
+    pub fn age(&self) -> usize {
+        let switches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        switches.values().map(|switch| switch.age()).sum()
+    }
+
+    /// Every switch.
+    pub fn all(&self) -> Vec<Arc<Switch>> {
+        let switches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        switches.values().cloned().collect()
+    }
+}
+
+/// Splits `valeX:PORT`.
+///
+/// # Errors
+/// When it is not of that form, or too long.
+pub fn parse_name(name: &str) -> Result<(&str, &str), PortError> {
+    let bad = || PortError::Name(name.to_owned());
+    let (switch, port) = name.split_once(':').ok_or_else(bad)?;
+    let good = |part: &str| {
+        !part.is_empty()
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    if name.len() > MAX_NAME || !switch.starts_with("vale") || !good(switch) || !good(port) {
+        return Err(bad());
+    }
+    Ok((switch, port))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! Tests of the switch against receivers that keep what they get.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::net::checksum;
+use crate::net::frame::ETHER_HEADER;
+use crate::netmap::attachment::Delivered;
+use crate::virtio::memory::Readable;
+use crate::virtio::net_header::{F_NEEDS_CSUM, GSO_TCPV4, NetHeader};
+use crate::virtio::spec::net;
+
+/// Takes every frame.
+#[derive(Default)]
+struct Sink {
+    offloads: u64,
+    got: Mutex<Vec<(NetHeader, Vec<u8>)>>,
+}
+
+impl Sink {
+    fn frames(&self) -> Vec<Vec<u8>> {
+        let got = std::mem::take(&mut *self.got.lock().unwrap());
+        got.into_iter().map(|(_, frame)| frame).collect()
+    }
+}
+
+impl Attachment for Sink {
+    fn offloads(&self) -> u64 {
+        self.offloads
+    }
+
+    fn deliver(&self, _ring: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered {
+        let mut got = self.got.lock().unwrap();
+        for &pick in picks {
+            let frame = &batch.frames()[usize::from(pick)];
+            let mut bytes = Vec::new();
+            for part in batch.parts(frame) {
+                let at = bytes.len();
+                bytes.resize(at + part.len(), 0);
+                part.read(&mut bytes[at..]);
+            }
+            assert_eq!(bytes.len(), frame.len as usize);
+            got.push((frame.header, bytes));
+        }
+        Delivered::default()
+    }
+}
+
+fn mac(n: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, n]
+}
+
+fn frame(to: [u8; 6], from: [u8; 6], tag: u8) -> Vec<u8> {
+    let mut frame = [to, from].concat();
+    frame.extend([0x88, 0xb5, tag]);
+    frame.resize(60, tag);
+    frame
+}
+
+fn send(switch: &Switch, from: PortId, frames: &[(NetHeader, Vec<u8>)]) {
+    let mut batch = Batch::new();
+    for (header, bytes) in frames {
+        let mark = batch.mark();
+        // Two parts, so that seams are crossed.
+        let (head, tail) = bytes.split_at(bytes.len() / 2);
+        batch.push_part(mark, Readable::from_slice(head)).unwrap();
+        batch.push_part(mark, Readable::from_slice(tail)).unwrap();
+        let ether = bytes[..ETHER_HEADER].try_into().unwrap();
+        let len = u32::try_from(bytes.len()).unwrap();
+        assert!(batch.push_frame(mark, len, ether, *header));
+    }
+    switch.forward(from, 0, &batch);
+}
+
+fn send_plain(switch: &Switch, from: PortId, frames: &[Vec<u8>]) {
+    let plain: Vec<_> = frames
+        .iter()
+        .map(|frame| (NetHeader::default(), frame.clone()))
+        .collect();
+    send(switch, from, &plain);
+}
+
+fn switch_of(offloads: &[u64]) -> (Switch, Vec<(PortId, Arc<Sink>)>) {
+    let switch = Switch::new("vale0");
+    let ports = offloads
+        .iter()
+        .enumerate()
+        .map(|(at, &offloads)| {
+            let sink = Arc::new(Sink {
+                offloads,
+                ..Sink::default()
+            });
+            let id = switch.attach(&format!("p{at}"), None, Arc::clone(&sink) as _);
+            (id.unwrap(), sink)
+        })
+        .collect();
+    (switch, ports)
+}
+
+#[test]
+fn a_frame_goes_where_its_address_was_heard_and_else_to_everyone_but_its_sender() {
+    let (switch, ports) = switch_of(&[0; 3]);
+    let got = || -> Vec<usize> { ports.iter().map(|(_, sink)| sink.frames().len()).collect() };
+    send_plain(&switch, ports[0].0, &[frame(mac(2), mac(1), 0)]);
+    assert_eq!(got(), [0, 1, 1]);
+    send_plain(&switch, ports[1].0, &[frame(mac(1), mac(2), 0)]);
+    assert_eq!(got(), [1, 0, 0]);
+    send_plain(&switch, ports[0].0, &[frame(mac(2), mac(1), 0)]);
+    assert_eq!(got(), [0, 1, 0]);
+    // Its own address is behind the sender's port: for nobody.
+    send_plain(&switch, ports[0].0, &[frame(mac(1), mac(9), 0)]);
+    assert_eq!(got(), [0, 0, 0]);
+    // The address has moved.
+    send_plain(&switch, ports[2].0, &[frame(mac(1), mac(2), 0)]);
+    assert_eq!(got(), [1, 0, 0]);
+    send_plain(&switch, ports[0].0, &[frame(mac(2), mac(1), 0)]);
+    assert_eq!(got(), [0, 0, 1]);
+}
+
+#[test]
+fn groups_go_to_everyone_and_are_never_learned() {
+    let (switch, ports) = switch_of(&[0; 3]);
+    let group = [1, 0, 0x5e, 0, 0, 1];
+    send_plain(
+        &switch,
+        ports[0].0,
+        &[frame([0xff; 6], group, 0), frame(group, mac(1), 0)],
+    );
+    assert_eq!(ports[0].1.frames().len(), 0);
+    assert_eq!(ports[1].1.frames().len(), 2);
+    assert_eq!(ports[2].1.frames().len(), 2);
+    assert_eq!(switch.addresses(), [(Mac(mac(1)), "p0".to_owned(), 0)]);
+}
+
+#[test]
+fn a_port_that_is_detached_gets_nothing_and_is_forgotten() {
+    let (switch, ports) = switch_of(&[0; 2]);
+    send_plain(&switch, ports[1].0, &[frame(mac(1), mac(2), 0)]);
+    switch.detach(ports[1].0);
+    send_plain(&switch, ports[0].0, &[frame(mac(2), mac(1), 0)]);
+    assert!(ports[1].1.frames().is_empty());
+    assert_eq!(switch.port_count(), 1);
+    assert_eq!(switch.addresses().len(), 1);
+    // Its number and name are free again.
+    let again = switch.attach("p1", None, Arc::clone(&ports[1].1) as _);
+    assert_eq!(again, Ok(ports[1].0));
+}
+
+#[test]
+fn a_switch_has_254_ports() {
+    let switch = Switch::new("vale9");
+    for at in 0..MAX_PORTS {
+        let sink = Arc::new(Sink::default());
+        switch.attach(&at.to_string(), None, sink).unwrap();
+    }
+    let more = switch.attach("more", None, Arc::new(Sink::default()));
+    assert_eq!(more, Err(PortError::Full("vale9".into())));
+    // The last port's number is neither of the two that mean something else.
+    send_plain(&switch, PortId(253), &[frame(mac(1), mac(2), 0)]);
+    assert_eq!(switch.table.lookup(MacTable::key(&mac(2))), Some(253));
+}
+
+#[test]
+fn names_and_addresses_are_unique_on_a_switch() {
+    let switch = Switch::new("vale0");
+    let attach =
+        |name, address| switch.attach(name, Some(Mac(mac(address))), Arc::new(Sink::default()));
+    attach("a", 1).unwrap();
+    assert_eq!(attach("a", 2), Err(PortError::InUse("vale0:a".into())));
+    let twice = PortError::DuplicateMac(Mac(mac(1)), "vale0:a".into());
+    assert_eq!(attach("b", 1), Err(twice));
+    attach("b", 2).unwrap();
+}
+
+#[test]
+fn names_are_checked() {
+    assert_eq!(parse_name("vale0:vm1"), Ok(("vale0", "vm1")));
+    let long = format!("vale0:{}", "p".repeat(MAX_NAME - 6));
+    assert!(parse_name(&long).is_ok());
+    for bad in [
+        "vale0",
+        "vale0:",
+        ":vm",
+        "tap0:a",
+        "vale0:a b",
+        "vale0:a:b",
+        &(long + "p"),
+    ] {
+        assert!(parse_name(bad).is_err(), "{bad}");
+    }
+}
+
+/// An IPv4 frame with 3000 bytes of TCP payload, its checksum left to others.
+fn tcp_frame() -> (NetHeader, Vec<u8>) {
+    let mut bytes = frame(mac(2), mac(1), 0);
+    bytes.truncate(12);
+    bytes.extend([0x08, 0x00]);
+    let total = 20 + 20 + 3000_u16;
+    let mut ip = vec![0x45, 0];
+    ip.extend(total.to_be_bytes());
+    ip.extend([0, 1, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    bytes.extend(ip);
+    bytes.extend([
+        0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 1, 0, 0, 0, 0, 0,
+    ]);
+    bytes.extend((0..3000).map(|n: u32| u8::try_from(n % 251).unwrap()));
+    let header = NetHeader {
+        flags: F_NEEDS_CSUM,
+        gso_type: GSO_TCPV4,
+        hdr_len: 54,
+        gso_size: 1448,
+        csum_start: 34,
+        csum_offset: 16,
+        num_buffers: 0,
+    };
+    (header, bytes)
+}
+
+#[test]
+fn each_receiver_gets_what_it_can_take() {
+    let (switch, ports) = switch_of(&[0, 0, net::F_GUEST_CSUM | net::F_GUEST_TSO4]);
+    let sent = tcp_frame();
+    let plain = (NetHeader::default(), frame(mac(2), mac(1), 7));
+    send(
+        &switch,
+        ports[0].0,
+        &[plain.clone(), sent.clone(), plain.clone()],
+    );
+
+    let whole = ports[2].1.got.lock().unwrap();
+    assert_eq!(*whole, [plain.clone(), sent.clone(), plain.clone()]);
+
+    let cut = ports[1].1.got.lock().unwrap();
+    assert_eq!(cut.len(), 2 + 3, "two frames and three segments");
+    assert_eq!((&cut[0], &cut[4]), (&plain, &plain), "the order is kept");
+    let mut payload = Vec::<u8>::new();
+    for (header, segment) in &cut[1..4] {
+        assert_eq!(*header, NetHeader::default());
+        assert!(segment.len() <= 54 + 1448);
+        assert!(checksum::verify(checksum::Sum::default(), &segment[14..34]));
+        payload.extend(&segment[54..]);
+    }
+    assert_eq!(payload, sent.1[54..]);
+}
+
+proptest! {
+    /// However frames to several ports are mixed, each port gets exactly its
+    /// own and the flooded ones, in the order in which they were sent.
+    #[test]
+    fn order_is_kept_for_each_destination(to in proptest::collection::vec(1_u8..6, 1..BATCH)) {
+        let (switch, ports) = switch_of(&[0; 4]);
+        for (n, (id, _)) in (0..).zip(&ports) {
+            send_plain(&switch, *id, &[frame(mac(n), mac(n), 0)]);
+        }
+        ports.iter().for_each(|(_, sink)| drop(sink.frames()));
+        // 1, 2, 3: known ports; 4: unknown; 5: broadcast.
+        let frames: Vec<_> = (0..)
+            .zip(&to)
+            .map(|(tag, &to)| {
+                let to = if to == 5 { [0xff; 6] } else { mac(to) };
+                frame(to, mac(0), tag)
+            })
+            .collect();
+        send_plain(&switch, ports[0].0, &frames);
+        for (n, (_, sink)) in (0..).zip(&ports) {
+            let want: Vec<_> = frames
+                .iter()
+                .zip(&to)
+                .filter(|&(_, &to)| n != 0 && (to == n || to >= 4))
+                .map(|(frame, _)| frame.clone())
+                .collect();
+            prop_assert_eq!(sink.frames(), want);
+        }
+    }
+}

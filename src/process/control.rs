@@ -1,0 +1,150 @@
+//! The control thread: sockets, signals, timers, and memory that vanishes.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Failure;
+use crate::device::Device;
+use crate::event::{Alarm, Event, Events, Interest, Poller, Signal, Signals, Waker};
+use crate::frontend::vhost_user::{EndpointSpec, FrontEnd};
+use crate::netmap::vale::Switches;
+use crate::virtio::memory;
+
+/// Tokens of the event loop; the front ends' follow.
+const SIGNALS: u64 = 0;
+const FAULTS: u64 = 1;
+const FRONT_ENDS: u64 = 2;
+/// How long an epoch of a switch's address table is; it forgets an address
+/// after [`MAX_AGE`](crate::netmap::mac_table::MAX_AGE) of them, which makes
+/// the five minutes of IEEE 802.1D.
+const EPOCH: Duration = Duration::from_secs(10);
+
+/// What the control thread looks after. The field order is the order in which
+/// things end: front ends first, so that sockets are gone before devices are.
+pub struct Control {
+    front_ends: Vec<FrontEnd>,
+    devices: Vec<Arc<Device>>,
+    poller: Poller,
+    signals: Signals,
+    /// Woken by the SIGBUS handler.
+    faults: Waker,
+}
+
+impl Control {
+    /// Blocks the signals that it receives, and catches SIGBUS. To be called
+    /// before any thread is started, for threads inherit what is blocked.
+    ///
+    /// # Errors
+    /// The system has no descriptors or memory left.
+    pub fn new() -> Result<Self, Failure> {
+        let os = || Failure::os("event loop");
+        let signals = Signals::new().map_err(os())?;
+        let faults = Waker::new().map_err(os())?;
+        let poller = Poller::new().map_err(os())?;
+        for (fd, token) in [(signals.as_fd(), SIGNALS), (faults.as_fd(), FAULTS)] {
+            poller.add(fd, token, Interest::READ).map_err(os())?;
+        }
+        memory::set_fault_notifier(faults.notify_fd().as_raw_fd());
+        memory::install_fault_handler().map_err(os())?;
+        Ok(Self {
+            front_ends: Vec::new(),
+            devices: Vec::new(),
+            poller,
+            signals,
+            faults,
+        })
+    }
+
+    /// Has `device` driven by whoever comes to `endpoint`: front ends can
+    /// connect from now on, and are answered once [`run`](Self::run) runs.
+    ///
+    /// # Errors
+    /// The endpoint cannot be had.
+    pub fn add(&mut self, device: Arc<Device>, endpoint: EndpointSpec) -> Result<(), Failure> {
+        let token = FRONT_ENDS + self.front_ends.len() as u64 * FrontEnd::TOKENS;
+        let mut front_end = FrontEnd::new(Arc::clone(&device), endpoint, token)?;
+        let registered = front_end.register(&self.poller);
+        registered.map_err(Failure::os("event loop"))?;
+        self.front_ends.push(front_end);
+        self.devices.push(device);
+        Ok(())
+    }
+
+    /// Serves until a signal ends it, or no front end is left nor can come any
+    /// more. Lets the addresses on `switches` age meanwhile.
+    ///
+    /// # Errors
+    /// The event loop fails.
+    pub fn run(mut self, switches: &Switches) -> Result<(), Failure> {
+        let mut events = Events::new();
+        let mut alarm = Alarm::new().map_err(Failure::os("alarm"))?;
+        let mut epoch_end = Instant::now() + EPOCH;
+        while !self.front_ends.iter().all(FrontEnd::is_finished) {
+            let deadlines = self.front_ends.iter().filter_map(FrontEnd::deadline);
+            let next = deadlines.fold(epoch_end, Instant::min);
+            let timeout = next.saturating_duration_since(Instant::now());
+            let waited = self.poller.wait(&mut events, Some(timeout));
+            waited.map_err(Failure::os("event loop"))?;
+            // Error descriptors are signalled from here.
+            let alarmed = if events.is_empty() {
+                alarm.clear()
+            } else {
+                alarm.set()
+            };
+            alarmed.map_err(Failure::os("alarm"))?;
+            for event in events.iter() {
+                if let Some(signal) = self.on_event(event) {
+                    tracing::info!("{signal}: ending");
+                    return Ok(());
+                }
+            }
+            let now = Instant::now();
+            for front_end in &mut self.front_ends {
+                front_end.on_timer(&self.poller, now);
+            }
+            if now >= epoch_end {
+                switches.age();
+                epoch_end = now + EPOCH;
+            }
+        }
+        tracing::info!("every inherited connection has ended: ending");
+        Ok(())
+    }
+
+    /// Returns a signal that ends the process.
+    fn on_event(&mut self, event: Event) -> Option<Signal> {
+        match event.token {
+            SIGNALS => {
+                while let Some(signal) = self.signals.next() {
+                    if signal != Signal::SIGUSR1 {
+                        return Some(signal);
+                    }
+                    self.log_statistics();
+                }
+            }
+            FAULTS => {
+                self.faults.drain();
+                for front_end in &mut self.front_ends {
+                    front_end.check_memory(&self.poller);
+                }
+            }
+            token => {
+                let number = usize::try_from((token - FRONT_ENDS) / FrontEnd::TOKENS);
+                let front_end = number.ok().and_then(|at| self.front_ends.get_mut(at));
+                if let Some(front_end) = front_end {
+                    front_end.on_event(&self.poller, token);
+                }
+            }
+        }
+        None
+    }
+
+    fn log_statistics(&self) {
+        for device in &self.devices {
+            for line in device.statistics().lines() {
+                tracing::info!("{line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What vtnetd(8) is as a process: its control thread, its log, its pid file,
+//! the descriptors it inherits, and the status it ends with.
+
+mod control;
+mod failure;
+mod inherited;
+pub mod log;
+mod pid_file;
+
+pub use control::Control;
+pub use failure::{Exit, Failure};
+pub use inherited::{InheritError, inherited};
+pub use pid_file::{PidFile, PidFileError};

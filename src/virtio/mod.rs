@@ -1,0 +1,8 @@
+//! What the virtio specification defines, independent of any device's logic
+//! and of how a front end reaches us: guest [`memory`], [`queue`]s, the
+//! [`net_header`] in front of every frame, and the [`spec`]'s constants.
+
+pub mod memory;
+pub mod net_header;
+pub mod queue;
+pub mod spec;

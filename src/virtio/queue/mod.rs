@@ -1,0 +1,204 @@
+//! Virtqueues, the device's side.
+//!
+//! A queue hands out *chains*: runs of buffers that the driver offers. Each
+//! chain comes back as *used*, in the order in which it was taken, at a
+//! position that is known from the start; so whoever holds several chains may
+//! fill them side by side and only the publishing is in order.
+//!
+//! [`VirtQueue`] is what every ring format offers. What the driver wrote is a
+//! claim: each index, length and address is read once and checked before use.
+//! A chain that breaks the rules is handed back empty ([`Pop::Bad`]); a ring
+//! that breaks them cannot be gone on with ([`RingError`]).
+
+mod split;
+
+use std::sync::Arc;
+
+use super::memory::{GuestMemory, Readable, Writable};
+use super::spec::feature;
+
+pub use split::SplitQueue;
+
+/// Front-end addresses of the three parts of a ring (bytes).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingAddresses {
+    /// Descriptor table.
+    pub desc: u64,
+    /// Available ring (driver area).
+    pub avail: u64,
+    /// Used ring (device area).
+    pub used: u64,
+}
+
+/// Which negotiated features change how a ring works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingFeatures {
+    /// `VIRTIO_F_EVENT_IDX`.
+    pub event_idx: bool,
+    /// `VIRTIO_F_INDIRECT_DESC`.
+    pub indirect: bool,
+    /// `VIRTIO_F_NOTIFY_ON_EMPTY`.
+    pub notify_on_empty: bool,
+}
+
+impl From<u64> for RingFeatures {
+    fn from(features: u64) -> Self {
+        let has = |bit| features & bit != 0;
+        Self {
+            event_idx: has(feature::EVENT_IDX),
+            indirect: has(feature::INDIRECT_DESC),
+            notify_on_empty: has(feature::NOTIFY_ON_EMPTY) && !has(feature::VERSION_1),
+        }
+    }
+}
+
+/// A ring cannot be set up as the front end says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// Not a power of two from 1 to 32768.
+    #[error("ring size {0} is not a power of two from 1 to 32768")]
+    Size(u16),
+    /// Section 2.7's alignment.
+    #[error("the {0} at {1:#x} is not aligned to {2} bytes")]
+    Alignment(&'static str, u64, u64),
+    /// Not inside one region.
+    #[error("the {0} at {1:#x} is not in guest memory: share all of it with share=on")]
+    Unmapped(&'static str, u64),
+}
+
+/// The ring itself is wrong; it must stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RingError {
+    /// More chains than the ring has entries: a malicious or broken driver.
+    #[error("the driver's available index {avail} is more than {size} ahead of ours, {ours}")]
+    AvailIndex {
+        /// What the driver wrote.
+        avail: u16,
+        /// The next index that we would take.
+        ours: u16,
+        /// Entries of the ring.
+        size: u16,
+    },
+    /// The entry names no descriptor, so nothing can be handed back.
+    #[error("available entry names descriptor {head} of {size}")]
+    Head {
+        /// What the driver wrote.
+        head: u16,
+        /// Entries of the ring.
+        size: u16,
+    },
+}
+
+/// Why a chain is handed back with length 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainFault {
+    /// `next` names no descriptor.
+    #[error("a descriptor's next is beyond the table")]
+    Next,
+    /// More descriptors than the table has: a loop.
+    #[error("a chain is longer than its table")]
+    Loop,
+    /// More buffers than anyone here takes.
+    #[error("a chain has too many buffers")]
+    TooLong,
+    /// A buffer or an indirect table outside guest memory.
+    #[error("a buffer is not in guest memory")]
+    Unmapped,
+    /// An indirect table that the specification forbids (2.7.5.3).
+    #[error("an indirect descriptor is not allowed here, or its length is wrong")]
+    Indirect,
+    /// A readable buffer after a writable one (2.7.4.2).
+    #[error("a readable buffer follows a writable one")]
+    Order,
+}
+
+/// A chain that was taken and must come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Chain {
+    /// What names it to the driver.
+    head: u16,
+    /// Where its used entry goes.
+    at: u16,
+}
+
+/// What [`VirtQueue::pop`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Pop {
+    /// Nothing is waiting.
+    Empty,
+    /// A chain, whose buffers were pushed.
+    Chain(Chain),
+    /// A chain to be handed back with length 0; some of its buffers may have
+    /// been pushed and are to be forgotten.
+    Bad(Chain, ChainFault),
+}
+
+/// Takes the buffers of a chain as they are found. `None` refuses: the chain
+/// is too long.
+pub trait Parts<'m> {
+    /// A buffer that the driver lets us read.
+    fn readable(&mut self, part: Readable<'m>) -> Option<()>;
+    /// A buffer that the driver lets us write.
+    fn writable(&mut self, part: Writable<'m>) -> Option<()>;
+}
+
+/// The device's side of a virtqueue of any format.
+pub trait VirtQueue: Sized {
+    /// Sets a ring up in `memory`, from available index `base` on.
+    ///
+    /// # Errors
+    /// When size, alignment or place of the ring are wrong.
+    fn new(
+        memory: Arc<GuestMemory>,
+        size: u16,
+        at: RingAddresses,
+        base: u16,
+        features: RingFeatures,
+    ) -> Result<Self, SetupError>;
+
+    /// Takes the next chain, whose buffers are looked up in `memory`.
+    ///
+    /// # Errors
+    /// When the ring is wrong and must stop.
+    fn pop<'m>(
+        &mut self,
+        memory: &'m GuestMemory,
+        parts: &mut impl Parts<'m>,
+    ) -> Result<Pop, RingError>;
+
+    /// Gives back `chain`, the last that was taken: it was not used.
+    fn unpop(&mut self, chain: Chain);
+
+    /// Writes the used entry of `chain`, into which `len` bytes were written.
+    /// The driver sees it once it is published.
+    fn put_used(&self, chain: Chain, len: u32);
+
+    /// Shows the driver the next `count` used entries, all of them written.
+    fn publish(&mut self, count: u16);
+
+    /// Whether the driver wants an interrupt for what was published since the
+    /// last time this was asked.
+    fn wants_interrupt(&mut self) -> bool;
+
+    /// Asks for a kick when more chains come than are waiting now; then looks
+    /// once more. Returns how many are waiting.
+    ///
+    /// # Errors
+    /// When the ring is wrong and must stop.
+    fn enable_kicks(&mut self) -> Result<u16, RingError>;
+
+    /// Asks for no kicks, as far as the format can.
+    fn disable_kicks(&mut self);
+
+    /// The index of the next available entry: what `GET_VRING_BASE` answers.
+    fn base(&self) -> u16;
+
+    /// The most chains that the driver was ever seen to have on the ring at a
+    /// time: what it can be expected to offer again.
+    fn most_offered(&self) -> u16;
+}
+
+#[cfg(test)]
+mod tests;

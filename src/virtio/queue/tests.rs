@@ -1,0 +1,319 @@
+//! The device's queues against the driver's. `Format` names the two sides of a
+//! ring format; the bodies are generic over it, so that another format runs
+//! the same tests. What is the split ring's own is in `hostile`.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::driver::memory::{Area, DriverMemory};
+use crate::driver::queue::{Completion, DriverQueue, Segment, SplitOptions};
+use crate::virtio::spec::desc;
+
+mod hostile;
+
+/// Both sides of a ring format.
+trait Format {
+    type Device: VirtQueue;
+    type Driver: DriverQueue;
+    fn driver(memory: &mut DriverMemory, size: u16, features: RingFeatures) -> Self::Driver;
+}
+
+struct Split;
+
+impl Format for Split {
+    type Device = SplitQueue;
+    type Driver = crate::driver::queue::SplitQueue;
+
+    fn driver(memory: &mut DriverMemory, size: u16, features: RingFeatures) -> Self::Driver {
+        let options = SplitOptions {
+            event_idx: features.event_idx,
+            indirect: if features.indirect { 8 } else { 0 },
+        };
+        Self::Driver::new(memory, size, options).unwrap()
+    }
+}
+
+const EVENT_IDX: RingFeatures = RingFeatures {
+    event_idx: true,
+    indirect: false,
+    notify_on_empty: false,
+};
+const INDIRECT: RingFeatures = RingFeatures {
+    event_idx: false,
+    indirect: true,
+    notify_on_empty: false,
+};
+const PLAIN: RingFeatures = RingFeatures {
+    event_idx: false,
+    indirect: false,
+    notify_on_empty: false,
+};
+
+/// What a chain held, by lengths.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Lens {
+    readable: Vec<usize>,
+    writable: Vec<usize>,
+}
+
+impl<'m> Parts<'m> for Lens {
+    fn readable(&mut self, part: Readable<'m>) -> Option<()> {
+        self.readable.push(part.len());
+        Some(())
+    }
+
+    fn writable(&mut self, part: Writable<'m>) -> Option<()> {
+        self.writable.push(part.len());
+        Some(())
+    }
+}
+
+struct Bed<F: Format> {
+    table: Arc<GuestMemory>,
+    buffers: Area,
+    driver: F::Driver,
+    device: F::Device,
+}
+
+fn bed<F: Format>(size: u16, features: RingFeatures) -> Bed<F> {
+    let mut memory = DriverMemory::of_len(1 << 20, 2).unwrap();
+    let buffers = memory.allocate(1 << 16, 64).unwrap();
+    let driver = F::driver(&mut memory, size, features);
+    let table = Arc::clone(memory.table());
+    let device = F::Device::new(
+        Arc::clone(&table),
+        size,
+        driver.addresses(),
+        driver.base(),
+        features,
+    );
+    Bed {
+        table,
+        buffers,
+        device: device.unwrap(),
+        driver,
+    }
+}
+
+impl<F: Format> Bed<F> {
+    fn offer(&mut self, chains: &[&[Segment]]) -> bool {
+        for (token, chain) in (0..).zip(chains) {
+            assert!(self.driver.add(chain, token).unwrap());
+        }
+        self.driver.publish()
+    }
+
+    fn pop(&mut self) -> (Option<Chain>, Lens) {
+        let mut lens = Lens::default();
+        match self.device.pop(&self.table, &mut lens).unwrap() {
+            Pop::Empty => (None, lens),
+            Pop::Chain(chain) => (Some(chain), lens),
+            Pop::Bad(_, fault) => panic!("{fault}"),
+        }
+    }
+
+    fn out(&self, at: usize, len: u32) -> Segment {
+        Segment::to_device(self.buffers.guest_addr(at), len)
+    }
+
+    fn room(&self, at: usize, len: u32) -> Segment {
+        Segment::from_device(self.buffers.guest_addr(at), len)
+    }
+
+    fn completions(&mut self) -> Vec<(u32, u32)> {
+        std::iter::from_fn(|| self.driver.pop().unwrap())
+            .map(|Completion { token, len }| (token, len))
+            .collect()
+    }
+}
+
+fn chains_of_any_shape_come_and_go<F: Format>(features: RingFeatures) {
+    let mut bed = bed::<F>(16, features);
+    let (a, b, c) = (bed.out(0, 1), bed.out(100, 4000), bed.room(8000, 7));
+    bed.offer(&[&[a], &[a, b, c], &[c, c]]);
+    let mut chains = Vec::new();
+    for (readable, writable) in [
+        (vec![1], vec![]),
+        (vec![1, 4000], vec![7]),
+        (vec![], vec![7, 7]),
+    ] {
+        let (chain, lens) = bed.pop();
+        assert_eq!(lens, Lens { readable, writable });
+        chains.push(chain.unwrap());
+    }
+    assert_eq!(bed.pop(), (None, Lens::default()));
+    assert!(bed.completions().is_empty(), "nothing is published yet");
+    for (chain, len) in chains.into_iter().zip([0, 5, 14]) {
+        bed.device.put_used(chain, len);
+    }
+    bed.device.publish(3);
+    assert_eq!(bed.completions(), [(0, 0), (1, 5), (2, 14)]);
+}
+
+fn positions_wrap_many_times<F: Format>(features: RingFeatures) {
+    let mut bed = bed::<F>(4, features);
+    for round in 0..70_000_u32 {
+        let segment = bed.room(0, 64);
+        assert!(bed.driver.add(&[segment, segment], round).unwrap());
+        let _ = bed.driver.publish();
+        let chain = bed.pop().0.unwrap();
+        bed.device.put_used(chain, round % 64);
+        bed.device.publish(1);
+        assert_eq!(bed.completions(), [(round, round % 64)]);
+    }
+}
+
+fn what_is_given_back_unused_comes_again<F: Format>() {
+    let mut bed = bed::<F>(8, PLAIN);
+    let lens = [10, 20, 30];
+    let chains = lens.map(|len| [bed.out(0, len)]);
+    bed.offer(&[&chains[0], &chains[1], &chains[2]]);
+    let taken: Vec<_> = (0..3).map(|_| bed.pop().0.unwrap()).collect();
+    bed.device.unpop(taken[2]);
+    bed.device.unpop(taken[1]);
+    assert_eq!(bed.pop().1.readable, [20]);
+    assert_eq!(bed.pop().1.readable, [30]);
+    bed.device.put_used(taken[0], 0);
+    bed.device.publish(1);
+    assert_eq!(bed.completions(), [(0, 0)]);
+}
+
+/// Chains that are filled out of order are seen in order.
+fn only_publishing_is_in_order<F: Format>() {
+    let mut bed = bed::<F>(8, PLAIN);
+    let chains = [[bed.room(0, 9)], [bed.room(0, 9)]];
+    bed.offer(&[&chains[0], &chains[1]]);
+    let (first, second) = (bed.pop().0.unwrap(), bed.pop().0.unwrap());
+    bed.device.put_used(second, 2);
+    bed.device.put_used(first, 1);
+    bed.device.publish(2);
+    assert_eq!(bed.completions(), [(0, 1), (1, 2)]);
+}
+
+fn a_ring_goes_on_where_it_stopped<F: Format>() {
+    let mut bed = bed::<F>(4, PLAIN);
+    for round in 0..3 {
+        let segment = bed.out(0, 8);
+        assert!(bed.driver.add(&[segment], round).unwrap());
+        let _ = bed.driver.publish();
+        let chain = bed.pop().0.unwrap();
+        bed.device.put_used(chain, 0);
+        bed.device.publish(1);
+        assert_eq!(bed.completions().len(), 1);
+        let (at, base) = (bed.driver.addresses(), bed.device.base());
+        assert_eq!(base, bed.driver.base());
+        bed.device = F::Device::new(Arc::clone(&bed.table), 4, at, base, PLAIN).unwrap();
+    }
+}
+
+/// 2.7.7.2: the driver's wish counts at the moment of publishing.
+fn interrupts_are_sent_as_the_driver_wishes<F: Format>(features: RingFeatures) {
+    let mut bed = bed::<F>(16, features);
+    let complete = |bed: &mut Bed<F>, count: u16| {
+        for token in 0..u32::from(count) {
+            let segment = bed.out(0, 8);
+            assert!(bed.driver.add(&[segment], token).unwrap());
+        }
+        let _ = bed.driver.publish();
+        for _ in 0..count {
+            let chain = bed.pop().0.unwrap();
+            bed.device.put_used(chain, 0);
+        }
+        bed.device.publish(count);
+        bed.device.wants_interrupt()
+    };
+    let _ = bed.driver.enable_interrupts();
+    assert!(complete(&mut bed, 1), "the first is always told");
+    bed.completions();
+    bed.driver.disable_interrupts();
+    assert!(!complete(&mut bed, 3));
+    bed.completions();
+    assert!(
+        !bed.driver.enable_interrupts(),
+        "nothing has come meanwhile"
+    );
+    assert!(complete(&mut bed, 3));
+    assert!(!bed.device.wants_interrupt(), "once is enough");
+    bed.completions();
+    if features.event_idx {
+        let _ = bed.driver.enable_interrupts_after(4);
+        assert!(!complete(&mut bed, 3), "not before the fourth");
+        assert!(complete(&mut bed, 1));
+    }
+}
+
+/// 2.7.10.1: a kick is wanted when asked for, and not else.
+fn kicks_are_asked_for<F: Format>(features: RingFeatures) {
+    let mut bed = bed::<F>(16, features);
+    let chain = [bed.out(0, 8)];
+    assert_eq!(bed.device.enable_kicks(), Ok(0));
+    assert!(bed.offer(&[&chain]), "asked for");
+    bed.device.disable_kicks();
+    assert!(!bed.offer(&[&chain]), "not asked for");
+    assert_eq!(bed.device.enable_kicks(), Ok(2), "the second look");
+    assert!(bed.offer(&[&chain]), "the chains after those are told");
+    while bed.pop().0.is_some() {}
+    assert_eq!(bed.device.enable_kicks(), Ok(0));
+    assert!(bed.offer(&[&chain]));
+}
+
+fn rings_are_checked_before_use<F: Format>() {
+    let bed = bed::<F>(8, PLAIN);
+    let at = bed.driver.addresses();
+    let try_at = |size, at| {
+        let result = F::Device::new(Arc::clone(&bed.table), size, at, 0, EVENT_IDX);
+        result.err().expect("refused")
+    };
+    for size in [0, 3, 0x8001] {
+        assert_eq!(try_at(size, at), SetupError::Size(size));
+    }
+    let shifted = |desc, avail, used| RingAddresses {
+        desc: at.desc + desc,
+        avail: at.avail + avail,
+        used: at.used + used,
+    };
+    for at in [shifted(8, 0, 0), shifted(0, 1, 0), shifted(0, 0, 2)] {
+        assert!(matches!(try_at(8, at), SetupError::Alignment(..)));
+    }
+    let nowhere = RingAddresses { used: 64, ..at };
+    assert!(matches!(
+        try_at(8, nowhere),
+        SetupError::Unmapped("used ring", 64)
+    ));
+    // A guest address is not a front-end address.
+    let guest = RingAddresses {
+        desc: bed.buffers.guest_addr(0),
+        ..at
+    };
+    assert!(matches!(try_at(8, guest), SetupError::Unmapped(..)));
+}
+
+macro_rules! for_format {
+    ($format:ident: $($name:ident($($features:expr),*);)*) => {
+        $(
+            #[test]
+            fn $name() {
+                for_format!(@run $name $format $($features),*);
+            }
+        )*
+    };
+    (@run $name:ident $format:ident) => { super::$name::<$format>() };
+    (@run $name:ident $format:ident $($features:expr),+) => {
+        $( super::$name::<$format>($features); )+
+    };
+}
+
+mod split {
+    use super::*;
+
+    for_format! { Split:
+        chains_of_any_shape_come_and_go(PLAIN, INDIRECT, EVENT_IDX);
+        positions_wrap_many_times(PLAIN, EVENT_IDX);
+        what_is_given_back_unused_comes_again();
+        only_publishing_is_in_order();
+        a_ring_goes_on_where_it_stopped();
+        interrupts_are_sent_as_the_driver_wishes(PLAIN, EVENT_IDX);
+        kicks_are_asked_for(PLAIN, EVENT_IDX);
+        rings_are_checked_before_use();
+    }
+}

@@ -1,0 +1,271 @@
+//! The threads that run queue pairs.
+//!
+//! A pair belongs to one worker. While a pair has work it is *hot*: its worker
+//! looks at it round after round, each turn with a bounded budget, and no kicks
+//! are needed. When it has had nothing to do for a while it rests: kicks are
+//! enabled, its queues are looked at once more, and the worker forgets it until
+//! an event. A worker with no hot pair sleeps, so an idle device costs nothing.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::device::{Event, QueuePair};
+use crate::event::{Alarm, Events, Interest, Poller, Waker};
+
+/// How long a hot pair is looked at in vain before it rests.
+const POLL: Duration = Duration::from_micros(50);
+/// A worker with hot pairs looks for events every so many rounds.
+const ROUNDS_PER_WAIT: u32 = 64;
+/// Token of the waker; the others are seat numbers times [`EVENTS_PER_SEAT`].
+const WAKE: u64 = u64::MAX;
+const EVENTS_PER_SEAT: u64 = 8;
+
+/// What others tell a worker, behind its lock.
+#[derive(Default)]
+struct Mail {
+    /// Who sits where; a seat is used again only by a pair that is added later.
+    seats: Vec<Option<Arc<QueuePair>>>,
+    /// Seats whose pair is to be looked at.
+    changed: Vec<usize>,
+}
+
+struct Worker {
+    poller: Poller,
+    waker: Waker,
+    mail: Mutex<Mail>,
+    stop: AtomicBool,
+}
+
+/// A pair's place at its worker. Dropping it takes the pair away.
+pub struct Seat {
+    worker: Arc<Worker>,
+    number: usize,
+}
+
+/// A fixed pool of workers.
+pub struct Workers {
+    workers: Vec<Arc<Worker>>,
+    threads: Vec<JoinHandle<()>>,
+    next: AtomicUsize,
+}
+
+impl Workers {
+    /// Starts `count` workers, at least one.
+    ///
+    /// # Errors
+    /// When the system gives no descriptors or threads.
+    pub fn start(count: usize) -> io::Result<Self> {
+        let mut pool = Self {
+            workers: Vec::new(),
+            threads: Vec::new(),
+            next: AtomicUsize::new(0),
+        };
+        for index in 0..count.max(1) {
+            let worker = Arc::new(Worker {
+                poller: Poller::new()?,
+                waker: Waker::new()?,
+                mail: Mutex::default(),
+                stop: AtomicBool::new(false),
+            });
+            let waker = &worker.waker;
+            worker.poller.add(waker.as_fd(), WAKE, Interest::READ)?;
+            let run = Arc::clone(&worker);
+            pool.workers.push(worker);
+            let thread = thread::Builder::new()
+                .name(format!("worker{index}"))
+                .spawn(move || run.run())?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
+    }
+
+    /// How many workers a process with `pairs` queue pairs should have: one for
+    /// each processor that it may use, and not more than there are pairs.
+    pub fn default_count(pairs: usize) -> usize {
+        thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(pairs)
+            .max(1)
+    }
+
+    /// Gives `pair` to the next worker in turn.
+    pub fn seat(&self, pair: Arc<QueuePair>) -> Seat {
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+        let worker = Arc::clone(&self.workers[index]);
+        let mut mail = worker.mail();
+        let free = mail.seats.iter().position(Option::is_none);
+        let number = free.unwrap_or_else(|| {
+            mail.seats.push(None);
+            mail.seats.len() - 1
+        });
+        mail.seats[number] = Some(pair);
+        drop(mail);
+        Seat { worker, number }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.stop.store(true, Ordering::Release);
+            worker.waker.wake();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker has panicked");
+            }
+        }
+    }
+}
+
+impl Seat {
+    fn token(&self, event: Event) -> u64 {
+        self.number as u64 * EVENTS_PER_SEAT + event as u64
+    }
+
+    /// Watches `fd` for `event`.
+    ///
+    /// # Errors
+    /// What the poller says, for instance that the descriptor cannot be
+    /// watched.
+    pub fn watch(&self, fd: BorrowedFd<'_>, event: Event) -> io::Result<()> {
+        let poller = &self.worker.poller;
+        poller.add(fd, self.token(event), Interest::READ_EDGE)
+    }
+
+    /// Watches `fd` no longer.
+    pub fn unwatch(&self, fd: BorrowedFd<'_>) {
+        if let Err(error) = self.worker.poller.remove(fd) {
+            tracing::debug!("descriptor no longer watched: {error}");
+        }
+    }
+
+    /// Has the worker look at the pair now.
+    pub fn changed(&self) {
+        self.worker.mail().changed.push(self.number);
+        self.worker.waker.wake();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(seat) = self.worker.mail().seats.get_mut(self.number) {
+            *seat = None;
+        }
+        // The worker lets go of the pair, should it be hot.
+        self.worker.waker.wake();
+    }
+}
+
+/// A pair with work.
+struct Hot {
+    seat: usize,
+    pair: Arc<QueuePair>,
+    idle_since: Option<Instant>,
+}
+
+impl Worker {
+    fn mail(&self) -> MutexGuard<'_, Mail> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut events = Events::new();
+        let mut hot: Vec<Hot> = Vec::new();
+        let mut round = 0u32;
+        let mut alarm = match Alarm::new() {
+            Ok(alarm) => alarm,
+            Err(error) => {
+                tracing::error!("worker stops: alarm: {error}");
+                return;
+            }
+        };
+        while !self.stop.load(Ordering::Acquire) {
+            if hot.is_empty() || round % ROUNDS_PER_WAIT == 0 {
+                let timeout = (!hot.is_empty()).then_some(Duration::ZERO);
+                let waited = self.poller.wait(&mut events, timeout);
+                // Set while there is work. It goes off once in the first sleep
+                // afterwards, which costs less than to set it for each event.
+                let alarmed = match (events.is_empty(), hot.is_empty()) {
+                    (false, _) => alarm.set(),
+                    (true, true) => alarm.clear(),
+                    (true, false) => Ok(()),
+                };
+                if let Err(error) = waited.and(alarmed) {
+                    // A poller that fails will not work again: nothing to do
+                    // but to say so and leave its devices without service.
+                    tracing::error!("worker stops: {error}");
+                    return;
+                }
+                for event in events.iter() {
+                    self.note(event.token, &mut hot);
+                }
+            }
+            round = round.wrapping_add(1);
+            hot.retain_mut(Hot::turn);
+        }
+    }
+
+    fn note(&self, token: u64, hot: &mut Vec<Hot>) {
+        let mut mail = self.mail();
+        if token == WAKE {
+            self.waker.drain();
+            while let Some(seat) = mail.changed.pop() {
+                if let Some(Some(pair)) = mail.seats.get(seat) {
+                    heat(hot, seat, pair, Event::Changed);
+                }
+            }
+            // A seat that was given up is not looked at any more.
+            hot.retain(|hot| match mail.seats.get(hot.seat) {
+                Some(Some(pair)) => Arc::ptr_eq(pair, &hot.pair),
+                _ => false,
+            });
+            return;
+        }
+        let seat = usize::try_from(token / EVENTS_PER_SEAT).unwrap_or(usize::MAX);
+        if let Some(Some(pair)) = mail.seats.get(seat) {
+            heat(hot, seat, pair, Event::from_index(token % EVENTS_PER_SEAT));
+        }
+    }
+}
+
+/// Tells the pair of an event, and has it looked at from now on.
+fn heat(hot: &mut Vec<Hot>, seat: usize, pair: &Arc<QueuePair>, event: Event) {
+    pair.note(event);
+    match hot.iter_mut().find(|hot| hot.seat == seat) {
+        Some(hot) => hot.idle_since = None,
+        None => {
+            pair.begin();
+            hot.push(Hot {
+                seat,
+                pair: Arc::clone(pair),
+                idle_since: None,
+            });
+        }
+    }
+}
+
+impl Hot {
+    /// One turn. `false`: the pair rests.
+    fn turn(&mut self) -> bool {
+        if self.pair.turn() {
+            self.idle_since = None;
+            return true;
+        }
+        let now = Instant::now();
+        let since = *self.idle_since.get_or_insert(now);
+        if now.duration_since(since) < POLL {
+            return true;
+        }
+        let more = self.pair.rest();
+        if more {
+            self.pair.begin();
+            self.idle_since = None;
+        }
+        more
+    }
+}

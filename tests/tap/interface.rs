@@ -1,0 +1,147 @@
+//! The interface itself: found or made, up or down, or gone; and errors that
+//! say what helps.
+
+use std::sync::Arc;
+
+use vtnetd::backend::{self, Backend, OpenError};
+use vtnetd::driver::net::{NetOptions, OFFLOADS};
+use vtnetd::netmap::vale::Switches;
+
+use crate::bed::Bed;
+use crate::frames::{GUEST, PEER, pattern};
+use crate::host::{LONG, PacketSocket, SHORT, in_namespace, is_up, run};
+
+fn open(name: &str, pairs: u16) -> Result<Arc<dyn Backend>, OpenError> {
+    backend::open(name, pairs, &Switches::default())
+}
+
+fn refused(name: &str, pairs: u16) -> String {
+    match open(name, pairs) {
+        Ok(_) => panic!("{name} was opened"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_missing_interface_is_made_and_goes_with_us() {
+    in_namespace(|| {
+        assert_eq!(is_up("tap7"), None);
+        let tap = open("tap7", 1).unwrap();
+        assert_eq!(is_up("tap7"), Some(true));
+        drop(tap);
+        assert_eq!(is_up("tap7"), None);
+    });
+}
+
+#[test]
+fn an_interface_that_is_there_stays_as_it_is() {
+    in_namespace(|| {
+        run("ip tuntap add dev tapx mode tap");
+        drop(open("tapx", 1).unwrap());
+        assert_eq!(is_up("tapx"), Some(false));
+        run("ip link set tapx up");
+        drop(open("tapx", 1).unwrap());
+        assert_eq!(is_up("tapx"), Some(true));
+    });
+}
+
+#[test]
+fn one_queue_of_an_interface_with_several_will_do() {
+    in_namespace(|| {
+        run("ip tuntap add dev tap0 mode tap multi_queue");
+        assert_eq!(open("tap0", 1).unwrap().max_pairs(), 1);
+        assert_eq!(open("tap0", 4).unwrap().max_pairs(), 4);
+    });
+}
+
+#[test]
+fn errors_name_the_thing_and_the_cure() {
+    in_namespace(|| {
+        let held = open("tap0", 1).unwrap();
+        let busy = refused("tap0", 1);
+        assert!(
+            busy.starts_with("tap0: ") && busy.contains("another process has it"),
+            "{busy}"
+        );
+        let single = refused("tap0", 2);
+        assert!(
+            single.contains("multi_queue") && single.contains("queues="),
+            "{single}"
+        );
+        drop(held);
+
+        run("ip link add tapbr type bridge");
+        let bridge = refused("tapbr", 1);
+        assert!(bridge.contains("not a tap interface"), "{bridge}");
+        let long = refused("tap0123456789012", 1);
+        assert!(long.contains("1 to 15 bytes"), "{long}");
+
+        // This thread alone gives up its rights, for good.
+        // SAFETY: numbers only.
+        let became = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+        assert_eq!(became, 0);
+        let missing = refused("tap1", 1);
+        assert!(
+            missing.contains("ip tuntap add dev NAME mode tap user"),
+            "{missing}"
+        );
+    });
+}
+
+#[test]
+fn anothers_interface_needs_its_owner() {
+    in_namespace(|| {
+        run("ip tuntap add dev tap0 mode tap user 1");
+        run("ip tuntap add dev tap1 mode tap user 65534");
+        // SAFETY: numbers only.
+        let became = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+        assert_eq!(became, 0);
+        let foreign = refused("tap0", 1);
+        assert!(foreign.contains("interface's owner"), "{foreign}");
+        open("tap1", 1).unwrap();
+    });
+}
+
+#[test]
+fn down_and_up_while_running() {
+    in_namespace(|| {
+        let bed = Bed::new("tap0", 1);
+        let mut guest = bed.guest(0, NetOptions::default());
+        let host = PacketSocket::new("tap0");
+        for round in 1..4 {
+            run("ip link set tap0 down");
+            let lost = pattern(PEER, GUEST, 0, 100);
+            let pair = guest.pair(0);
+            pair.tx.send(&lost).unwrap();
+            pair.tx.drain().unwrap();
+            assert_eq!(bed.tx(0).dropped.get(), round);
+            run("ip link set tap0 up");
+            let there = pattern(PEER, GUEST, 1, 100);
+            pair.tx.send(&there).unwrap();
+            assert!(host.recv_from(GUEST) == there);
+            let back = pattern(GUEST, PEER, 2, 100);
+            host.send(&back);
+            let got = pair.rx.recv(LONG).unwrap().expect("no frame");
+            assert!(got.frame == back);
+        }
+    });
+}
+
+#[test]
+fn an_interface_that_is_removed_takes_only_frames_along() {
+    in_namespace(|| {
+        let bed = Bed::new("tap0", 1);
+        let mut guest = bed.guest(OFFLOADS, NetOptions::default());
+        let pair = guest.pair(0);
+        run("ip link delete tap0");
+        pair.tx.send(&pattern(PEER, GUEST, 0, 100)).unwrap();
+        pair.tx.drain().unwrap();
+        assert_eq!(bed.tx(0).dropped.get(), 1);
+        assert_eq!(pair.rx.recv(SHORT).unwrap(), None);
+        guest.reset().unwrap();
+        let pair = guest.pair(0);
+        pair.tx.send(&pattern(PEER, GUEST, 0, 100)).unwrap();
+        pair.tx.drain().unwrap();
+        assert_eq!(bed.tx(0).dropped.get(), 2);
+    });
+}

@@ -1,0 +1,80 @@
+//! What vtgen shows of a device that vtnetd serves.
+
+use std::path::Path;
+
+use bed::{Process, Scratch, Vtnetd};
+
+use crate::program::{run, text, vtgen};
+
+const MAC: &str = "02:00:00:00:00:0a";
+
+/// A device at a socket of its own, with `options` beside its MAC.
+fn device(options: &str) -> (Vtnetd, Scratch, String) {
+    let scratch = Scratch::new().unwrap();
+    let socket = scratch.path("a.sock").to_str().unwrap().to_owned();
+    let device = format!("virtio-net,vale0:a,socket={socket},mac={MAC}{options}");
+    let program = Path::new(env!("CARGO_BIN_EXE_vtnetd"));
+    let vtnetd = Vtnetd::start(program, &[device], None).unwrap();
+    (vtnetd, scratch, socket)
+}
+
+#[test]
+fn the_configuration_is_printed_for_people_and_programs() {
+    let (_vtnetd, _scratch, socket) = device(",mtu=9000");
+    let people = run(&["--socket-path", &socket, "--config"]);
+    assert!(people.status.success());
+    let said = text(&people.stdout);
+    for line in [&format!("mac: {MAC}"), "link: up", "mtu: 9000"] {
+        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+    }
+    let programs = run(&["--socket-path", &socket, "--config", "--json", "--legacy"]);
+    let said = text(&programs.stdout);
+    assert_eq!(said.lines().count(), 1);
+    assert!(
+        said.contains(&format!("\"mac\": \"{MAC}\", \"link\": \"up\"")),
+        "{said}"
+    );
+    let (_, used) = said.split_once("\"used\"").unwrap();
+    assert!(!used.contains("version-1"), "{said}");
+}
+
+#[test]
+fn an_mtu_that_disagrees_is_refused_and_ends_with_76() {
+    let (_vtnetd, _scratch, socket) = device(",mtu=9000");
+    let same = run(&["--socket-path", &socket, "--set-mtu=9000"]);
+    assert_eq!(same.status.code(), Some(0), "{}", text(&same.stderr));
+    let other = run(&["--socket-path", &socket, "--set-mtu=1400"]);
+    assert_eq!(other.status.code(), Some(76));
+    assert!(text(&other.stderr).contains("refused NetSetMtu"));
+}
+
+#[test]
+fn a_change_of_the_configuration_is_noticed() {
+    let (_vtnetd, _scratch, socket) = device("");
+    let mut command = vtgen(&["--socket-path", &socket, "--watch-config", "--set-mtu=4000"]);
+    let mut watcher = Process::start("vtgen", command.arg("--json")).unwrap();
+    let soon = std::time::Duration::from_secs(10);
+    let before = watcher
+        .output
+        .wait_for(0, soon, |line| line.contains("\"mtu\": 1500"));
+    let after = watcher
+        .output
+        .wait_for(0, soon, |line| line.contains("\"mtu\": 4000"));
+    assert!(before.unwrap() < after.unwrap());
+    watcher.signal(nix::sys::signal::Signal::SIGINT).unwrap();
+    assert!(watcher.wait(soon).unwrap().success());
+}
+
+#[test]
+fn the_address_is_written_as_a_driver_does() {
+    let (_vtnetd, _scratch, socket) = device("");
+    let written = run(&[
+        "--socket-path",
+        &socket,
+        "--set-mac=02:00:00:00:00:0b",
+        "--config",
+    ]);
+    assert!(written.status.success(), "{}", text(&written.stderr));
+    let said = text(&written.stdout);
+    assert!(said.contains("mac: 02:00:00:00:00:0b"), "{said}");
+}

@@ -1,0 +1,194 @@
+//! The driver through what happens to devices: stopped, resumed, reset, served
+//! by another process; over vtnetd, with two devices on one switch.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bed::{Scratch, Vtnetd};
+use vtnetd::driver::front_end::FrontEnd;
+use vtnetd::driver::net::{NetDriver, NetOptions, Pair};
+use vtnetd::virtio::spec::{ctrl, net};
+
+const SOON: Duration = Duration::from_secs(10);
+/// Long enough for a frame to arrive that should not.
+const NEVER: Duration = Duration::from_millis(100);
+
+/// vtnetd with two devices.
+struct Switch {
+    vtnetd: Option<Vtnetd>,
+    scratch: Scratch,
+    options: &'static str,
+}
+
+impl Switch {
+    fn start(options: &'static str) -> Self {
+        let mut switch = Self {
+            vtnetd: None,
+            scratch: Scratch::new().unwrap(),
+            options,
+        };
+        switch.restart();
+        switch
+    }
+
+    /// Ends the process, if there is one, and starts another in its place.
+    fn restart(&mut self) {
+        self.vtnetd = None;
+        let devices = ["a", "b"].map(|name| {
+            let socket = self.scratch.path(name);
+            let _ = std::fs::remove_file(&socket);
+            format!(
+                "virtio-net,vale0:{name},socket={}{}",
+                socket.display(),
+                self.options
+            )
+        });
+        let program = Path::new(env!("CARGO_BIN_EXE_vtnetd"));
+        self.vtnetd = Some(Vtnetd::start(program, &devices, None).unwrap());
+    }
+
+    fn connect(&self, name: &str) -> FrontEnd {
+        FrontEnd::connect(&self.scratch.path(name)).unwrap()
+    }
+
+    fn drive(&self, name: &str, options: &NetOptions) -> NetDriver {
+        NetDriver::start(self.connect(name), options).unwrap()
+    }
+
+    fn both(&self, options: &NetOptions) -> (NetDriver, NetDriver) {
+        (self.drive("a", options), self.drive("b", options))
+    }
+}
+
+/// A broadcast frame with a number in it.
+fn frame(number: u8) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+    frame.resize(60, number);
+    frame
+}
+
+fn received(pair: &mut Pair, within: Duration) -> Option<Vec<u8>> {
+    pair.rx.recv(within).unwrap().map(|received| received.frame)
+}
+
+/// Frames go from one to the other, both ways.
+fn talk(a: &mut NetDriver, b: &mut NetDriver, number: u8) {
+    a.pair(0).tx.send(&frame(number)).unwrap();
+    assert_eq!(received(b.pair(0), SOON), Some(frame(number)));
+    b.pair(0).tx.send(&frame(number)).unwrap();
+    assert_eq!(received(a.pair(0), SOON), Some(frame(number)));
+}
+
+#[test]
+fn a_stopped_device_sends_and_receives_nothing_until_it_resumes() {
+    let switch = Switch::start("");
+    let (mut a, mut b) = switch.both(&NetOptions::default());
+    talk(&mut a, &mut b, 1);
+    b.stop().unwrap();
+    a.pair(0).tx.send(&frame(2)).unwrap();
+    a.pair(0).tx.drain().unwrap();
+    assert_eq!(received(b.pair(0), NEVER), None);
+    // What a stopped device was given waits for it.
+    b.pair(0).tx.send(&frame(3)).unwrap();
+    assert_eq!(received(a.pair(0), NEVER), None);
+    assert_eq!(b.pair(0).tx.outstanding(), 1);
+    b.resume().unwrap();
+    assert_eq!(received(a.pair(0), SOON), Some(frame(3)));
+    talk(&mut a, &mut b, 4);
+}
+
+#[test]
+fn a_reset_device_starts_anew_in_the_middle_of_traffic() {
+    let switch = Switch::start("");
+    let (mut a, mut b) = switch.both(&NetOptions::default());
+    for number in 0..20 {
+        for _ in 0..50 {
+            a.pair(0).tx.send(&frame(number)).unwrap();
+        }
+        b.reset().unwrap();
+        a.pair(0).tx.drain().unwrap();
+    }
+    // What had not been received before the last reset is gone with it.
+    while received(b.pair(0), NEVER).is_some() {}
+    talk(&mut a, &mut b, 77);
+}
+
+#[test]
+fn another_process_takes_over_what_the_first_left() {
+    let mut switch = Switch::start("");
+    let options = NetOptions::default();
+    let (mut a, mut b) = switch.both(&options);
+    talk(&mut a, &mut b, 1);
+    // What has not come back would be sent again.
+    a.pair(0).tx.drain().unwrap();
+    b.pair(0).tx.drain().unwrap();
+    switch.restart();
+    // Nobody is there to take it.
+    a.pair(0).tx.send(&frame(2)).unwrap();
+    b.reconnect(switch.connect("b"), &options).unwrap();
+    // An answer comes after everything before it was done: it can receive now,
+    // and what has waited is sent as soon as the other is there.
+    b.config().unwrap();
+    a.reconnect(switch.connect("a"), &options).unwrap();
+    assert_eq!(received(b.pair(0), SOON), Some(frame(2)));
+    talk(&mut a, &mut b, 3);
+}
+
+#[test]
+fn memory_in_many_regions_and_no_notifications_make_no_difference() {
+    let switch = Switch::start("");
+    let many = NetOptions {
+        // More than one message holds.
+        regions: 20,
+        ..NetOptions::default()
+    };
+    let silent = NetOptions {
+        silent: true,
+        ..NetOptions::default()
+    };
+    let mut a = switch.drive("a", &many);
+    let mut b = switch.drive("b", &silent);
+    for number in 0..100 {
+        talk(&mut a, &mut b, number);
+    }
+}
+
+#[test]
+fn the_control_queue_sets_address_modes_and_pairs() {
+    let switch = Switch::start(",queues=2");
+    let mut options = NetOptions {
+        pairs: 2,
+        ..NetOptions::default()
+    };
+    let control = net::F_CTRL_VQ | net::F_CTRL_RX | net::F_CTRL_MAC_ADDR | net::F_MQ;
+    options.negotiation.features |= control;
+    options.negotiation.required = control;
+    let (mut a, mut b) = switch.both(&options);
+    talk(&mut a, &mut b, 1);
+    let mac = [2, 0, 0, 0, 0, 0x0b];
+    b.control().unwrap().set_mac(mac).unwrap();
+    assert_eq!(b.config().unwrap().mac, Some(mac));
+    b.control()
+        .unwrap()
+        .set_receive_mode(ctrl::RX_PROMISC, false)
+        .unwrap();
+    // To somebody else, then to b: the switch floods both.
+    let [mut other, mut own] = [frame(5), frame(6)];
+    other[..6].copy_from_slice(&[2, 0, 0, 0, 0, 0x0c]);
+    own[..6].copy_from_slice(&mac);
+    for frame in [&other, &own] {
+        a.pair(0).tx.send(frame).unwrap();
+    }
+    let mut arrived = received(b.pair(0), NEVER);
+    if arrived.is_none() {
+        arrived = received(b.pair(1), SOON);
+    }
+    assert_eq!(arrived, Some(own));
+    // A number of pairs that the device has not.
+    let answer = b
+        .control()
+        .unwrap()
+        .command(ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &[&[9, 0]]);
+    assert_eq!(answer.unwrap(), ctrl::ERR);
+}
