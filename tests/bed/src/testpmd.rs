@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::{Error, Process, Result, equipment};
+use crate::{Error, Process, Result, Scratch, equipment};
 
 /// How long a command may take, or the start. DPDK clears all its memory then.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -50,6 +50,8 @@ pub struct Counts {
 /// A running testpmd. Dropping it kills it.
 pub struct Testpmd {
     process: Process,
+    /// Where it keeps what it would otherwise leave behind.
+    _runtime: Scratch,
     next: usize,
     commands: u32,
 }
@@ -87,20 +89,23 @@ impl Testpmd {
 
     fn start(name: &str, ports: [String; 2], links: Links, cpu: Option<u32>) -> Result<Self> {
         let queues = links.queues.to_string();
+        let runtime = Scratch::new()?;
         let mut command = Command::new("stdbuf");
         command.args(["-o", "L", equipment::TESTPMD, "--no-pci", "--no-telemetry"]);
-        command.arg("--in-memory");
         // One core of DPDK's takes commands and sleeps, the other forwards.
         command.arg(match cpu {
             Some(cpu) => format!("--lcores=(0-1)@{cpu}"),
             None => "--lcores=(0-1)@(0-1)".to_owned(),
         });
         command.args(["-m", &(2 * HUGE_PAGES).to_string()]);
+        // Neither shares anything with another testpmd. DPDK refuses --in-memory
+        // for memory that is not of huge pages.
         if links.huge_pages {
             // vhost-user takes 8 regions of memory, not one a page.
-            command.arg("--single-file-segments");
+            command.args(["--in-memory", "--single-file-segments"]);
         } else {
-            command.arg("--no-huge");
+            command.args(["--no-huge", "--no-shconf"]);
+            command.env("RUNTIME_DIRECTORY", runtime.as_ref());
         }
         for port in ports {
             command.args(["--vdev", &port]);
@@ -116,6 +121,7 @@ impl Testpmd {
         ]);
         let mut testpmd = Self {
             process: Process::start(name, &mut command)?,
+            _runtime: runtime,
             next: 0,
             commands: 0,
         };
