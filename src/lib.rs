@@ -20,6 +20,7 @@
 //! | [`net`] | views of packets, checksums, segmentation |
 //! | [`virtio`] | guest memory, queues, the net header |
 //! | [`event`] | one interface over epoll and kqueue |
+//! | `ffi` | FreeBSD only: its kernel's and libnetgraph's structures, numbers and functions |
 
 #![warn(missing_docs)]
 
@@ -28,6 +29,8 @@ pub mod cli;
 pub mod device;
 pub mod driver;
 pub mod event;
+#[cfg(target_os = "freebsd")]
+pub mod ffi;
 pub mod frontend;
 pub mod net;
 pub mod netmap;
