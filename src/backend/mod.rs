@@ -6,6 +6,7 @@
 //! became readable) or by itself, through the [`Attachment`] that the device
 //! hands it.
 
+pub mod host;
 mod none;
 #[cfg(target_os = "linux")]
 mod tap;
@@ -21,10 +22,11 @@ use crate::netmap::attachment::Attachment;
 use crate::netmap::vale::{PortError, Switches, parse_name};
 use crate::virtio::memory::Writable;
 use crate::virtio::net_header::NetHeader;
+use host::{Host, HostSide, InProcess, Operation};
 
 pub use none::Unconnected;
 #[cfg(target_os = "linux")]
-pub use tap::Tap;
+pub use tap::{Tap, TapHost};
 pub use vale::Vale;
 
 /// Most queue pairs of a device.
@@ -145,6 +147,15 @@ pub enum OpenError {
     /// Only other systems have it.
     #[error("{0}: tap back ends are there on Linux only; take a switch, as in vale0:vm1")]
     NotHere(String),
+    /// The back end has no such operation.
+    #[error("{0:?}: this kind of back end cannot do that; report it as a defect of vtnetd")]
+    Operation(Operation),
+    /// The opener says no, in these words.
+    #[error("{0}")]
+    Opener(String),
+    /// What the other half has sent is not what was agreed on.
+    #[error("{0}: the opener handed over something else; restart vtnetd")]
+    Mismatch(String),
     /// The name of a switch port is wrong.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -160,30 +171,82 @@ pub enum OpenError {
     },
 }
 
-/// Opens the back end `name` for up to `pairs` queue pairs. Switches are those
-/// of `switches`.
+/// What to connect a device to, as the configuration says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The name, such as `tap0`, `vale0:vm1` or `none`.
+    pub name: String,
+    /// Queue pairs to open it for.
+    pub pairs: u16,
+}
+
+/// The privileged half of the back end `spec`, if it has one. Nothing is
+/// opened yet.
+///
+/// # Errors
+/// There is no such back end, or not on this system.
+pub fn host_side(spec: &Spec) -> Result<Option<Box<dyn HostSide>>, OpenError> {
+    let name = &spec.name;
+    if name == "none" || name.starts_with("vale") {
+        Ok(None)
+    } else if name.starts_with("tap") {
+        tap_host(spec).map(Some)
+    } else {
+        Err(OpenError::Unknown(name.clone()))
+    }
+}
+
+/// Makes the back end `spec`, whose privileged half is `host`. Switches are
+/// those of `switches`.
+///
+/// # Errors
+/// When there is no such back end or it cannot be had.
+pub fn build(
+    spec: &Spec,
+    host: Option<Arc<dyn Host>>,
+    switches: &Switches,
+) -> Result<Arc<dyn Backend>, OpenError> {
+    match host {
+        Some(host) => connect(spec, host),
+        None if spec.name == "none" => Ok(Arc::new(Unconnected)),
+        None => {
+            let (switch, port) = parse_name(&spec.name)?;
+            Ok(Arc::new(Vale::new(switches.get(switch), port)))
+        }
+    }
+}
+
+/// Opens the back end `name` for up to `pairs` queue pairs, both halves in this
+/// process. Switches are those of `switches`.
 ///
 /// # Errors
 /// When there is no such back end or it cannot be had.
 pub fn open(name: &str, pairs: u16, switches: &Switches) -> Result<Arc<dyn Backend>, OpenError> {
-    if name == "none" {
-        Ok(Arc::new(Unconnected))
-    } else if name.starts_with("tap") {
-        open_tap(name, pairs)
-    } else if name.starts_with("vale") {
-        let (switch, port) = parse_name(name)?;
-        Ok(Arc::new(Vale::new(switches.get(switch), port)))
-    } else {
-        Err(OpenError::Unknown(name.to_owned()))
-    }
+    let spec = Spec {
+        name: name.to_owned(),
+        pairs,
+    };
+    let host = host_side(&spec)?.map(|side| InProcess::new(side) as Arc<dyn Host>);
+    build(&spec, host, switches)
 }
 
 #[cfg(target_os = "linux")]
-fn open_tap(name: &str, pairs: u16) -> Result<Arc<dyn Backend>, OpenError> {
-    Ok(Arc::new(Tap::open(name, pairs)?))
+fn tap_host(spec: &Spec) -> Result<Box<dyn HostSide>, OpenError> {
+    Ok(Box::new(tap::TapHost::new(&spec.name, spec.pairs)))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_tap(name: &str, _pairs: u16) -> Result<Arc<dyn Backend>, OpenError> {
-    Err(OpenError::NotHere(name.to_owned()))
+fn tap_host(spec: &Spec) -> Result<Box<dyn HostSide>, OpenError> {
+    Err(OpenError::NotHere(spec.name.clone()))
+}
+
+/// The other half of what [`host_side`] has made.
+#[cfg(target_os = "linux")]
+fn connect(spec: &Spec, host: Arc<dyn Host>) -> Result<Arc<dyn Backend>, OpenError> {
+    Ok(Arc::new(Tap::open(&spec.name, host)?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn connect(spec: &Spec, _host: Arc<dyn Host>) -> Result<Arc<dyn Backend>, OpenError> {
+    Err(OpenError::NotHere(spec.name.clone()))
 }

@@ -11,22 +11,25 @@
 //! up. Each queue pair has a descriptor of its own ([`queue`]).
 
 mod header;
+mod host;
 mod interface;
 mod queue;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrayvec::ArrayVec;
 use nix::errno::Errno;
 
+use super::host::{Host, Opened};
 use super::{Backend, Dropped, MAX_PAIRS, OpenError, Received, Room, Sent};
 use crate::net::frame::{BATCH, Batch, FRAME_PARTS, MAX_FRAME};
 use crate::virtio::spec::net;
-use interface::Interface;
 use queue::{Inbox, Kept, Queue, Read};
+
+pub use host::TapHost;
 
 /// What a frame has beyond its interface's MTU: an Ethernet header with a VLAN
 /// tag.
@@ -52,14 +55,21 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Opens the interface `name` with a queue for each of `pairs` queue pairs,
-    /// at most [`MAX_PAIRS`]; makes it if there is none.
+    /// Has `host`, a [`TapHost`], open the interface `name`, with a queue for
+    /// each queue pair.
     ///
     /// # Errors
-    /// [`OpenError::System`], which says what helps.
-    pub fn open(name: &str, pairs: u16) -> Result<Self, OpenError> {
-        let pairs = pairs.clamp(1, MAX_PAIRS);
-        let Interface { queues, mtu } = Interface::open(name, pairs)?;
+    /// Those of [`TapHost`]; [`OpenError::Mismatch`] when it is none.
+    pub fn open(name: &str, host: Arc<dyn Host>) -> Result<Self, OpenError> {
+        let Opened {
+            fds: queues,
+            numbers,
+            ..
+        } = host.open()?;
+        let mtu = numbers.first().and_then(|mtu| usize::try_from(*mtu).ok());
+        let (Some(mtu), false) = (mtu, queues.is_empty()) else {
+            return Err(OpenError::Mismatch(name.to_owned()));
+        };
         let tap = Self {
             name: name.to_owned(),
             active: Mutex::new(queues.len()),
