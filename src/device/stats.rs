@@ -1,31 +1,8 @@
-//! Counters. Each has one writer at a time (a queue's owner, or whoever holds
-//! the receive ring's lock), so writing is a load and a store; anyone may read.
+//! What the queues of a device count.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One counter.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`; for the one writer.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        let now = self.0.load(Ordering::Relaxed);
-        self.0.store(now.wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Adds `n`, where several may write: off the fast path.
-    pub fn add_shared(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// What it says.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::net::counter::Counter;
 
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {

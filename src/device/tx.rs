@@ -8,13 +8,9 @@ use super::pair::QueuePair;
 use super::vring::{Turn, VringFault};
 use crate::net::frame::{BATCH, Batch, ETHER_HEADER, MAX_FRAME};
 use crate::net::offload;
-use crate::virtio::memory::{GuestMemory, Readable, Writable};
+use crate::virtio::memory::{GuestMemory, Readable, Writable, gather};
 use crate::virtio::net_header::{LEN, NetHeader};
 use crate::virtio::queue::{Chain, Parts, Pop, RingError, SplitQueue, VirtQueue};
-
-/// How much of a frame is looked at to check an offload request: every header
-/// that a checksum or a segmentation can need.
-const PREFIX: usize = 256;
 
 /// The readable buffers of a chain become a frame's parts; writable ones are
 /// not for a transmit queue and are left alone.
@@ -178,17 +174,8 @@ fn frame(
         }
     };
     let body = parts.get(start..).unwrap_or_default();
-    let mut header = NetHeader::from_bytes(&raw);
-    if header.is_plain() {
-        header = NetHeader::default();
-    } else {
-        let mut prefix = [0; PREFIX];
-        let got = gather(body, &mut prefix);
-        match offload::check(&header, features, &prefix[..got], len) {
-            Ok(checked) => header = checked,
-            Err(_) => return Err(Refused::Header),
-        }
-    }
+    let header = NetHeader::from_bytes(&raw);
+    let header = offload::check_parts(&header, features, body, len).map_err(|_| Refused::Header)?;
     batch.push_frame_of(range.start + start..range.end, len, ether, header);
     Ok(())
 }
@@ -210,19 +197,6 @@ fn take(parts: &mut [Readable<'_>], into: &mut [u8]) -> usize {
         }
     }
     parts.len()
-}
-
-/// Copies the first bytes of `parts` into `into`; returns how many there were.
-#[inline]
-fn gather(parts: &[Readable<'_>], into: &mut [u8]) -> usize {
-    let mut done = 0;
-    for part in parts {
-        done += part.read(&mut into[done..]);
-        if done == into.len() {
-            break;
-        }
-    }
-    done
 }
 
 /// Takes what waits and sends none of it.

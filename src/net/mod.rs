@@ -8,6 +8,7 @@
 //! is what is there of it.
 
 pub mod checksum;
+pub mod counter;
 pub mod ethernet;
 pub mod frame;
 pub mod ip;

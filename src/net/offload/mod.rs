@@ -12,9 +12,9 @@
 //!
 //! The sender can change a frame in its memory after it was checked.
 //! [`Segments`] therefore parses again the copy that it is given, and
-//! [`complete_checksum`] believes no offset. A receiver that accepts the header
-//! as it is should get the very `prefix` that was checked, not another reading
-//! of it.
+//! [`complete_checksum`] believes no offset. Of a frame that a receiver gets with
+//! its header, what was checked holds of the header (types, sizes, offsets
+//! within the frame); what the frame itself says is between the two guests.
 
 mod identification;
 mod layout;
@@ -30,6 +30,7 @@ pub use segments::{Checksums, Segment, Segments};
 use super::checksum::sum;
 use super::frame::ETHER_HEADER;
 use super::transport::{TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER};
+use crate::virtio::memory::{Readable, gather};
 use crate::virtio::net_header::{F_NEEDS_CSUM, GSO_ECN, GSO_NONE, NetHeader};
 use crate::virtio::spec::net;
 
@@ -124,6 +125,26 @@ pub fn check(
     if header.is_plain() {
         return Ok(NetHeader::default());
     }
+    check_offloads(header, host_features, prefix, len)
+}
+
+/// [`check`] of a frame where it lies, in `parts`.
+///
+/// # Errors
+/// The frame must not be sent.
+#[inline]
+pub fn check_parts(
+    header: &NetHeader,
+    host_features: u64,
+    parts: &[Readable<'_>],
+    len: u32,
+) -> Result<NetHeader, OffloadError> {
+    if header.is_plain() {
+        return Ok(NetHeader::default());
+    }
+    let mut prefix = [0; PREFIX];
+    let got = gather(parts, &mut prefix);
+    let prefix = prefix.get(..got).unwrap_or_default();
     check_offloads(header, host_features, prefix, len)
 }
 

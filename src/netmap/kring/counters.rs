@@ -1,25 +1,6 @@
 //! What a kring counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// A number with one writer at a time, and readers at any time.
-#[derive(Debug, Default)]
-struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds; only by who holds the lock that the counter is under.
-    #[inline]
-    fn add(&self, more: u64) {
-        if more > 0 {
-            let now = self.0.load(Ordering::Relaxed);
-            self.0.store(now.wrapping_add(more), Ordering::Relaxed);
-        }
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::net::counter::Counter;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -44,7 +25,9 @@ macro_rules! counters {
             /// Adds what happened in one batch.
             #[inline]
             pub(super) fn add(&self, more: &Counts) {
-                $(self.$name.add(more.$name);)*
+                $(if more.$name > 0 {
+                    self.$name.add(more.$name);
+                })*
             }
         }
     };

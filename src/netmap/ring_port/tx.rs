@@ -3,11 +3,10 @@
 use std::ops::Range;
 
 use crate::net::frame::{Batch, ETHER_HEADER, MAX_FRAME};
-use crate::net::offload::{self, PREFIX};
+use crate::net::offload;
 use crate::netmap::abi::{NS_BUF_CHANGED, NS_INDIRECT, NS_MOREFRAG, Slot};
 use crate::netmap::kring::{Counts, Kring};
 use crate::netmap::mem::RingView;
-use crate::virtio::memory::Readable;
 use crate::virtio::net_header::{LEN, NetHeader};
 use crate::virtio::spec::net;
 
@@ -161,29 +160,14 @@ impl Pending {
         let ether = self.ether.ok_or(Refused::Short)?;
         // At most MAX_FRAME.
         let len = u32::try_from(self.len).unwrap_or(u32::MAX);
-        let mut header = NetHeader::from_bytes(&self.raw);
-        if header.is_plain() {
-            header = NetHeader::default();
-        } else {
-            let mut prefix = [0; PREFIX];
-            let parts = self.mark..batch.mark();
-            let got = gather(batch.pending(parts), &mut prefix);
-            header = offload::check(&header, net::HOST_OFFLOADS, &prefix[..got], len)
-                .map_err(|_| Refused::BadHeader)?;
-        }
+        let parts = batch.pending(self.mark..batch.mark());
+        let header = NetHeader::from_bytes(&self.raw);
+        let header = offload::check_parts(&header, net::HOST_OFFLOADS, parts, len)
+            .map_err(|_| Refused::BadHeader)?;
         if batch.push_frame(self.mark, len, ether, header) {
             Ok(len.into())
         } else {
             Err(Refused::Long)
         }
     }
-}
-
-/// Copies the first bytes of `parts` into `into`; returns how many there were.
-fn gather(parts: &[Readable<'_>], into: &mut [u8]) -> usize {
-    let mut done = 0;
-    for part in parts {
-        done += part.read(&mut into[done..]);
-    }
-    done
 }

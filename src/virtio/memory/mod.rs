@@ -21,7 +21,7 @@ pub use fault::{install as install_fault_handler, set_notifier as set_fault_noti
 pub use mapping::Mapping;
 #[cfg(test)]
 pub use view::COPIED;
-pub use view::{Readable, Writable, copy};
+pub use view::{Readable, Writable, copy, gather};
 
 /// Most regions in one table: what `VHOST_USER_GET_MAX_MEM_SLOTS` answers.
 pub const MAX_REGIONS: usize = 509;

@@ -270,6 +270,19 @@ unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
     }
 }
 
+/// Copies the first bytes of `parts` into `into`; returns how many there were.
+#[inline]
+pub fn gather(parts: &[Readable<'_>], into: &mut [u8]) -> usize {
+    let mut done = 0;
+    for part in parts {
+        done += part.read(into.get_mut(done..).unwrap_or_default());
+        if done == into.len() {
+            break;
+        }
+    }
+    done
+}
+
 /// Copies from one list of views to another as much as both hold; returns how
 /// many bytes. Empty views are stepped over.
 #[inline]
