@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | [`cli`] | command lines and device strings |
 //! | [`process`] | control thread, log, pid file, exit statuses |
+//! | [`sandbox`] | what the process gives up before it serves, and the opener |
 //! | [`frontend`] | who drives the device: vhost-user |
 //! | [`driver`] | the other side: a software front end and driver, for `vtgen` |
 //! | [`device`] | the virtio-net device: config, features, rx, tx, control queue |
@@ -35,5 +36,6 @@ pub mod frontend;
 pub mod net;
 pub mod netmap;
 pub mod process;
+pub mod sandbox;
 pub mod virtio;
 pub mod worker;

@@ -16,6 +16,8 @@ use crate::frontend::vhost_user::EndpointError;
 pub enum Exit {
     /// EX_USAGE: the command line is wrong.
     Usage = 64,
+    /// EX_NOUSER: there is no such user.
+    NoUser = 67,
     /// EX_UNAVAILABLE: a back end cannot be had.
     Unavailable = 69,
     /// EX_OSERR: the system has no descriptors, memory or threads left.

@@ -1,0 +1,121 @@
+//! FreeBSD: Capsicum (capsicum(4)). In capability mode nothing can be named any
+//! more, and each descriptor can do no more than the table here says.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use capsicum::{CapRights, FcntlRights, FileRights, IoctlRights, Right};
+
+use super::SandboxError;
+use super::rights::Role;
+
+/// What one role needs.
+struct Needs {
+    /// rights(4).
+    rights: &'static [Right],
+    /// ioctl(2) requests, if [`Right::Ioctl`] is among the rights.
+    ioctls: &'static [libc::u_long],
+    /// fcntl(2) commands, if [`Right::Fcntl`] is among the rights.
+    fcntls: FcntlRights,
+}
+
+/// `NIOCTXSYNC` and `NIOCRXSYNC` of net/netmap.h: two of its requests name
+/// nothing. `NIOCREGIF` and `NIOCCTRL` register and control by name.
+const NETMAP_SYNC: [libc::u_long; 2] = [
+    nix::request_code_none!(b'i', 148),
+    nix::request_code_none!(b'i', 149),
+];
+/// The length of the next frame (FIONREAD in sys/filio.h, if_tuntap.c).
+const NEXT_LENGTH: [libc::u_long; 1] = [libc::FIONREAD];
+
+fn needs(role: Role) -> Needs {
+    use Right::{
+        Accept, Event, Fcntl, Fstat, Getpeername, Getsockname, Getsockopt, Ioctl, MmapRW, Read,
+        Write,
+    };
+    let (rights, ioctls): (&[Right], &[libc::u_long]) = match role {
+        Role::Tap => (&[Read, Write, Event, Ioctl], &NEXT_LENGTH),
+        Role::NetgraphData => (&[Read, Write, Event], &[]),
+        Role::Netmap => (&[MmapRW, Event, Ioctl], &NETMAP_SYNC),
+        // A connection begins with the rights of the socket that it was
+        // accepted on.
+        Role::Listener => (
+            &[
+                Accept,
+                Read,
+                Write,
+                Event,
+                Getpeername,
+                Getsockname,
+                Getsockopt,
+            ],
+            &[],
+        ),
+        Role::Connection => (
+            &[Read, Write, Event, Getpeername, Getsockname, Getsockopt],
+            &[],
+        ),
+        Role::Memory => (&[MmapRW, Fstat], &[]),
+        Role::Kick => (&[Read, Event, Fstat, Fcntl], &[]),
+        Role::Call => (&[Write, Fstat, Fcntl], &[]),
+        Role::Opener => (&[Read, Write], &[]),
+        Role::Log => (&[Write, Fstat], &[]),
+        Role::Nothing => (&[], &[]),
+    };
+    let mut fcntls = FcntlRights::new();
+    // What a front end passed has to be switched not to block.
+    if matches!(role, Role::Kick | Role::Call) {
+        fcntls.allow(capsicum::Fcntl::GetFL);
+        fcntls.allow(capsicum::Fcntl::SetFL);
+    }
+    Needs {
+        rights,
+        ioctls,
+        fcntls,
+    }
+}
+
+/// As [`limit`](super::rights::limit).
+pub(super) fn limit(fd: BorrowedFd<'_>, role: Role) -> io::Result<()> {
+    let needs = needs(role);
+    let had = FileRights::from_file(&fd)?;
+    let mut rights = FileRights::new();
+    for right in needs.rights {
+        if had.is_set(*right) {
+            rights.allow(*right);
+        }
+    }
+    // Lists first, while there are the rights that they belong to.
+    if had.is_set(Right::Ioctl) {
+        IoctlRights::Limited(needs.ioctls.to_vec()).limit(&fd)?;
+    }
+    if had.is_set(Right::Fcntl) {
+        match needs.fcntls.limit(&fd) {
+            // A front end has allowed fewer commands already.
+            Err(error) if error.raw_os_error() == Some(libc::ENOTCAPABLE) => {}
+            limited => limited?,
+        }
+    }
+    rights.limit(&fd)
+}
+
+/// Nothing can be had before there are threads.
+pub(super) fn confine() -> Result<(), SandboxError> {
+    Ok(())
+}
+
+/// Enters capability mode, with all threads, for good.
+pub(super) fn seal() -> Result<(), SandboxError> {
+    for (fd, role) in [
+        (io::stdin().as_fd(), Role::Nothing),
+        (io::stdout().as_fd(), Role::Log),
+        (io::stderr().as_fd(), Role::Log),
+    ] {
+        match limit(fd, role) {
+            // Whoever started us has closed it.
+            Err(error) if error.raw_os_error() == Some(libc::EBADF) => {}
+            limited => limited.map_err(SandboxError::Capsicum)?,
+        }
+    }
+    capsicum::enter().map_err(SandboxError::Capsicum)
+}

@@ -1,0 +1,61 @@
+//! `-u`: the user that the sandboxed process runs as.
+
+use std::io;
+
+use nix::unistd::{
+    Gid, Uid, getegid, geteuid, getgid, getgroups, getuid, setgid, setgroups, setuid,
+};
+
+use super::SandboxError;
+
+/// A user that the process can become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    name: String,
+    uid: Uid,
+    gid: Gid,
+}
+
+impl User {
+    /// Looks `name` up in the system's user database.
+    ///
+    /// # Errors
+    /// There is no such user.
+    pub fn find(name: &str) -> Result<Self, SandboxError> {
+        let found = nix::unistd::User::from_name(name).ok().flatten();
+        let found = found.ok_or_else(|| SandboxError::NoUser(name.to_owned()))?;
+        Ok(Self {
+            name: name.to_owned(),
+            uid: found.uid,
+            gid: found.gid,
+        })
+    }
+
+    /// Becomes this user for good, of its login group only. To be called before
+    /// there are threads.
+    ///
+    /// # Errors
+    /// The process may not, or could become root again afterwards.
+    pub fn become_it(&self) -> Result<(), SandboxError> {
+        let refused = |error: nix::Error| SandboxError::Switch(self.name.clone(), error.into());
+        // The order counts: who is not root any more may not change groups.
+        setgroups(&[self.gid]).map_err(refused)?;
+        setgid(self.gid).map_err(refused)?;
+        setuid(self.uid).map_err(refused)?;
+
+        let users = [getuid(), geteuid()].iter().all(|uid| *uid == self.uid);
+        let groups = [getgid(), getegid()].iter().all(|gid| *gid == self.gid)
+            && getgroups()
+                .map_err(refused)?
+                .iter()
+                .all(|gid| *gid == self.gid);
+        if !users || !groups {
+            let error = io::Error::other("the system kept some of the former ones");
+            return Err(SandboxError::Switch(self.name.clone(), error));
+        }
+        if self.uid.is_root() || setuid(Uid::from_raw(0)).is_ok() {
+            return Err(SandboxError::StillRoot(self.name.clone()));
+        }
+        Ok(())
+    }
+}
