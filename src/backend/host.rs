@@ -47,7 +47,8 @@ pub trait HostSide: Send {
     /// opened and is still kept here is closed first.
     ///
     /// # Errors
-    /// It cannot be had, for now or at all.
+    /// It cannot be had, for now or at all. [`OpenError::Absent`], which the
+    /// opener passes on as such, when it is lost and not yet back.
     fn open(&mut self) -> Result<Opened, OpenError>;
 
     /// Does what the sandboxed process cannot do itself.

@@ -130,6 +130,30 @@ pub trait Backend: Send + Sync {
 
     /// Undoes [`attach`](Self::attach).
     fn detach(&self) {}
+
+    /// The host side may go away and come back. Only then are
+    /// [`is_lost`](Self::is_lost) and [`recover`](Self::recover) called, once a
+    /// second, by the control thread; it logs each change in one line.
+    fn can_be_lost(&self) -> bool {
+        false
+    }
+
+    /// The host side is gone. Frames are dropped meanwhile, nothing fails, and
+    /// the guest is told that its link is down.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
+    /// Tries to have the host side back; when it succeeds, `is_lost` is false
+    /// and what the guest negotiated is in force again. The numbers of the
+    /// descriptors ([`rx_fd`](Self::rx_fd)) stay, and are watched anew.
+    ///
+    /// # Errors
+    /// When it is not back ([`OpenError::Absent`]), or cannot be had although
+    /// it is.
+    fn recover(&self) -> Result<(), OpenError> {
+        Ok(())
+    }
 }
 
 /// A device cannot be attached to its switch.
@@ -153,6 +177,10 @@ pub enum OpenError {
     /// The opener says no, in these words.
     #[error("{0}")]
     Opener(String),
+    /// There is nothing of that name now, but there may be later. The whole
+    /// message.
+    #[error("{0}")]
+    Absent(String),
     /// What the other half has sent is not what was agreed on.
     #[error("{0}: the opener handed over something else; restart vtnetd")]
     Mismatch(String),
@@ -243,7 +271,10 @@ fn tap_host(spec: &Spec) -> Result<Box<dyn HostSide>, OpenError> {
 /// The other half of what [`host_side`] has made.
 #[cfg(target_os = "linux")]
 fn connect(spec: &Spec, host: Arc<dyn Host>) -> Result<Arc<dyn Backend>, OpenError> {
-    Ok(Arc::new(Tap::open(&spec.name, host)?))
+    match spec.name.as_str() {
+        name if name.starts_with("tap") => Ok(Arc::new(Tap::open(host)?)),
+        name => Err(OpenError::Unknown(name.to_owned())),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -10,6 +10,7 @@ mod ctrl;
 mod error;
 mod features;
 mod filter;
+mod host;
 pub mod mac;
 pub mod notifier;
 mod pair;
@@ -37,6 +38,7 @@ use config::{Config, MAC_LEN};
 use ctrl::ControlQueue;
 pub use error::DeviceError;
 use filter::Filter;
+use host::HostSide;
 use pair::header_len;
 pub use pair::{Event, QueuePair, Shared};
 use queue_port::QueuePort;
@@ -81,6 +83,7 @@ pub struct Device {
     options: DeviceOptions,
     session: Mutex<Session>,
     listener: Mutex<Option<Listener>>,
+    host: Mutex<HostSide>,
 }
 
 impl Device {
@@ -117,14 +120,8 @@ impl Device {
             .iter()
             .map(|pair| workers.seat(Arc::clone(pair)))
             .collect();
-        for (pair, seat) in pairs.iter().zip(&seats) {
-            if let Some(fd) = shared.backend.rx_fd(pair.index) {
-                if let Err(error) = seat.watch(fd, Event::Backend) {
-                    tracing::error!("{}: no frames will be received: {error}", options.name);
-                }
-            }
-        }
-        Ok(Arc::new(Self {
+        let host = HostSide::new(options.link);
+        let device = Self {
             shared,
             pairs,
             ctrl: Some(ctrl),
@@ -132,11 +129,18 @@ impl Device {
             options,
             session: Mutex::default(),
             listener: Mutex::default(),
-        }))
+            host: Mutex::new(host),
+        };
+        device.watch_backend();
+        Ok(Arc::new(device))
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn host(&self) -> MutexGuard<'_, HostSide> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The device's name.
@@ -366,8 +370,16 @@ impl Device {
         }
     }
 
-    /// Sets the link up or down; the driver is told if it listens.
+    /// Sets the link up or down; the driver is told if it listens. A link
+    /// without a host side stays down until that is back.
     pub fn set_link(&self, up: bool) {
+        let mut host = self.host();
+        host.link = up;
+        self.apply_link(&host);
+    }
+
+    fn apply_link(&self, host: &HostSide) {
+        let up = host.is_link_up();
         if self.shared.is_link_up() != up {
             self.shared.set_link(up);
             for seat in &self.seats {
@@ -403,10 +415,8 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         self.disconnect();
-        for (pair, seat) in self.pairs.iter().zip(&self.seats) {
-            if let Some(fd) = self.shared.backend.rx_fd(pair.index) {
-                seat.unwatch(fd);
-            }
+        if !self.host().is_lost() {
+            self.unwatch_backend();
         }
         self.shared.backend.detach();
     }

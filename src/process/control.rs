@@ -19,6 +19,8 @@ const FRONT_ENDS: u64 = 2;
 /// after [`MAX_AGE`](crate::netmap::mac_table::MAX_AGE) of them, which makes
 /// the five minutes of IEEE 802.1D.
 const EPOCH: Duration = Duration::from_secs(10);
+/// How often host sides are looked for that can go away.
+const CHECK: Duration = Duration::from_secs(1);
 
 /// What the control thread looks after. The field order is the order in which
 /// things end: front ends first, so that sockets are gone before devices are.
@@ -80,9 +82,11 @@ impl Control {
         let mut events = Events::new();
         let mut alarm = Alarm::new().map_err(Failure::os("alarm"))?;
         let mut epoch_end = Instant::now() + EPOCH;
+        let losable = self.devices.iter().any(|device| device.can_lose_host());
+        let mut next_check = losable.then(|| Instant::now() + CHECK);
         while !self.front_ends.iter().all(FrontEnd::is_finished) {
             let deadlines = self.front_ends.iter().filter_map(FrontEnd::deadline);
-            let next = deadlines.fold(epoch_end, Instant::min);
+            let next = deadlines.chain(next_check).fold(epoch_end, Instant::min);
             let timeout = next.saturating_duration_since(Instant::now());
             let waited = self.poller.wait(&mut events, Some(timeout));
             waited.map_err(Failure::os("event loop"))?;
@@ -102,6 +106,10 @@ impl Control {
             let now = Instant::now();
             for front_end in &mut self.front_ends {
                 front_end.on_timer(&self.poller, now);
+            }
+            if next_check.is_some_and(|at| now >= at) {
+                self.check_hosts();
+                next_check = Some(now + CHECK);
             }
             if now >= epoch_end {
                 switches.age();
@@ -138,6 +146,14 @@ impl Control {
             }
         }
         None
+    }
+
+    fn check_hosts(&self) {
+        for device in &self.devices {
+            if device.can_lose_host() {
+                device.check_host();
+            }
+        }
     }
 
     fn log_statistics(&self) {

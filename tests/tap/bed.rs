@@ -23,6 +23,8 @@ use vtnetd::worker::Workers;
 use crate::frames::GUEST;
 
 const STOP: u64 = 1000;
+/// Where the status is in the configuration space, whose bit 0 is the link.
+const STATUS: u32 = 6;
 
 /// What the driver usually negotiates; but the MTU is to be the interface's.
 pub const USUAL: u64 = FEATURES & !net::F_MTU;
@@ -77,6 +79,15 @@ impl Bed {
         // Offered only with several pairs.
         options.negotiation.required = features & !net::F_MQ;
         NetDriver::start(front_end, &options).unwrap()
+    }
+
+    /// Has the device look for its interface, as the control thread does.
+    /// Returns whether the link is up.
+    pub fn check_host(&self) -> bool {
+        self.device.check_host();
+        let mut status = [0; 2];
+        self.device.read_config(STATUS, &mut status).unwrap();
+        status[0] & 1 != 0
     }
 
     pub fn rx(&self, pair: usize) -> &RxStats {

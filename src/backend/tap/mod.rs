@@ -9,11 +9,17 @@
 //! An interface that is missing is made, is up from the start and disappears
 //! with us. One that is there is used as it is: whoever made it also brings it
 //! up. Each queue pair has a descriptor of its own ([`queue`]).
+//!
+//! When the interface is removed from under us, the privileged half
+//! ([`TapHost`]) is asked for it again and again: one that we made is made
+//! anew, another is waited for.
 
 mod header;
 mod host;
-mod interface;
 mod queue;
+#[cfg(target_os = "linux")]
+#[path = "linux.rs"]
+mod system;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,12 +29,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrayvec::ArrayVec;
 use nix::errno::Errno;
 
-use super::host::{Host, Opened};
+use super::host::Host;
 use super::{Backend, Dropped, MAX_PAIRS, OpenError, Received, Room, Sent};
 use crate::net::frame::{BATCH, Batch, FRAME_PARTS, MAX_FRAME};
 use crate::virtio::spec::net;
 use queue::{Inbox, Kept, Queue, Read};
 
+use host::Interface;
 pub use host::TapHost;
 
 /// What a frame has beyond its interface's MTU: an Ethernet header with a VLAN
@@ -50,39 +57,49 @@ pub struct Tap {
     longest: AtomicUsize,
     /// It was said already that the interface is down.
     down: AtomicBool,
-    /// It was said already that the interface is gone.
-    gone: AtomicBool,
+    host: Arc<dyn Host>,
 }
 
 impl Tap {
-    /// Has `host`, a [`TapHost`], open the interface `name`, with a queue for
-    /// each queue pair.
+    /// Has `host`, a [`TapHost`], open the interface, with a queue for each
+    /// queue pair.
     ///
     /// # Errors
     /// Those of [`TapHost`]; [`OpenError::Mismatch`] when it is none.
-    pub fn open(name: &str, host: Arc<dyn Host>) -> Result<Self, OpenError> {
-        let Opened {
-            fds: queues,
-            numbers,
-            ..
-        } = host.open()?;
-        let mtu = numbers.first().and_then(|mtu| usize::try_from(*mtu).ok());
-        let (Some(mtu), false) = (mtu, queues.is_empty()) else {
-            return Err(OpenError::Mismatch(name.to_owned()));
-        };
+    pub fn open(host: Arc<dyn Host>) -> Result<Self, OpenError> {
+        let opened = Interface::unpack(host.open()?)?;
         let tap = Self {
-            name: name.to_owned(),
-            active: Mutex::new(queues.len()),
-            queues: queues.into_iter().map(Queue::new).collect(),
+            name: opened.name,
+            active: Mutex::new(opened.queues.len()),
+            queues: opened.queues.into_iter().map(Queue::new).collect(),
             offloads: AtomicU64::new(0),
-            longest: AtomicUsize::new(mtu + BEYOND_MTU),
+            longest: AtomicUsize::new(opened.mtu + BEYOND_MTU),
             down: AtomicBool::new(false),
-            gone: AtomicBool::new(false),
+            host,
         };
         // A guest begins with one pair; the kernel must not hand frames to
         // queues that nobody reads.
         tap.set_active_pairs(1);
         Ok(tap)
+    }
+
+    /// Goes on with the interface as it was opened again.
+    fn resume(&self, opened: &Interface) -> Result<(), Errno> {
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        for (queue, fd) in self.queues.iter().zip(&opened.queues) {
+            queue.replace(fd.as_fd())?;
+        }
+        system::set_offloads(
+            self.queues[0].as_fd(),
+            self.offloads.load(Ordering::Relaxed),
+        )?;
+        self.longest
+            .store(opened.mtu + BEYOND_MTU, Ordering::Relaxed);
+        self.down.store(false, Ordering::Relaxed);
+        let wanted = std::mem::replace(&mut *active, self.queues.len());
+        drop(active);
+        self.set_active_pairs(u16::try_from(wanted).unwrap_or(MAX_PAIRS));
+        Ok(())
     }
 
     /// For how long a frame room is asked. A longer one is not lost; it takes
@@ -169,9 +186,6 @@ impl Tap {
                     "{name}: the interface is down and takes no frames; ip link set {name} up"
                 );
             }
-            Errno::EBADFD if !self.gone.swap(true, Ordering::Relaxed) => {
-                tracing::error!("{name}: the interface was removed; restart vtnetd");
-            }
             errno => tracing::debug!("{name}: {errno}"),
         }
     }
@@ -187,12 +201,9 @@ impl Backend for Tap {
         if self.offloads.swap(offloads, Ordering::Relaxed) == offloads {
             return Ok(());
         }
-        match interface::set_offloads(self.queues[0].as_fd(), offloads) {
+        match system::set_offloads(self.queues[0].as_fd(), offloads) {
             // Without its interface the guest goes on, but for frames.
-            Err(Errno::EBADFD) => {
-                self.report(Errno::EBADFD);
-                Ok(())
-            }
+            Err(Errno::EBADFD) => Ok(()),
             result => Ok(result?),
         }
     }
@@ -209,7 +220,7 @@ impl Backend for Tap {
             if attach == (index < *active) {
                 continue;
             }
-            if let Err(errno) = interface::set_attached(queue.as_fd(), attach) {
+            if let Err(errno) = system::set_attached(queue.as_fd(), attach) {
                 tracing::warn!("{}: queue {index} not switched: {errno}", self.name);
             }
         }
@@ -258,5 +269,21 @@ impl Backend for Tap {
             }
         }
         Received::Budget
+    }
+    fn can_be_lost(&self) -> bool {
+        true
+    }
+
+    fn is_lost(&self) -> bool {
+        system::is_gone(self.queues[0].as_fd())
+    }
+
+    fn recover(&self) -> Result<(), OpenError> {
+        let opened = Interface::unpack(self.host.open()?)?;
+        self.resume(&opened).map_err(|errno| OpenError::System {
+            name: self.name.clone(),
+            error: errno.into(),
+            cure: "it is tried again",
+        })
     }
 }

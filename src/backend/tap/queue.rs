@@ -71,6 +71,18 @@ impl Queue {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Puts `fd` in the place of the descriptor, whose number stays as others
+    /// have it.
+    ///
+    /// # Errors
+    /// What dup3(2) says.
+    pub(super) fn replace(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        // SAFETY: the number is ours and stays open; whoever is in a call on it
+        // holds on to the file that it was.
+        let done = unsafe { libc::dup3(fd.as_raw_fd(), self.fd.as_raw_fd(), libc::O_CLOEXEC) };
+        Errno::result(done).map(drop)
+    }
+
     /// Reads one frame into `room`, and what does not fit into `spill`.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! Opening a tap and switching it: the system calls.
+//! Linux: opening a tap and switching it, by the system calls of
+//! `Documentation/networking/tuntap.rst`.
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
@@ -10,6 +11,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::OpenError;
+use super::host::Interface;
 use crate::virtio::net_header;
 use crate::virtio::spec::net;
 
@@ -27,6 +29,7 @@ const OFFLOADS: [(u64, libc::c_uint); 5] = [
 mod ioctl {
     // netdevice(7) and linux/if_tun.h.
     nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
+    nix::ioctl_read_bad!(get_interface, libc::TUNGETIFF, libc::ifreq);
     nix::ioctl_write_ptr_bad!(set_queue, libc::TUNSETQUEUE, libc::ifreq);
     nix::ioctl_write_ptr_bad!(set_header_len, libc::TUNSETVNETHDRSZ, libc::c_int);
     nix::ioctl_write_ptr_bad!(set_little_endian, libc::TUNSETVNETLE, libc::c_int);
@@ -36,49 +39,67 @@ mod ioctl {
     nix::ioctl_read_bad!(get_mtu, libc::SIOCGIFMTU, libc::ifreq);
 }
 
-/// An open tap.
-pub(super) struct Interface {
-    /// A descriptor for each queue, all of them in use by the kernel.
-    pub queues: Vec<OwnedFd>,
-    /// Bytes of the interface's MTU.
-    pub mtu: usize,
+/// Opens the interface `name` with `pairs` queues. Makes it if there is none,
+/// but not when it `must_exist`.
+pub(super) fn open(name: &str, pairs: u16, must_exist: bool) -> Result<Interface, OpenError> {
+    let failed = |errno: Errno, cure| OpenError::System {
+        name: name.to_owned(),
+        error: errno.into(),
+        cure,
+    };
+    let request = request(name)
+        .ok_or_else(|| failed(Errno::EINVAL, "an interface's name has 1 to 15 bytes"))?;
+    let existed = if_nametoindex(name).ok();
+    let missing = || {
+        OpenError::Absent(format!(
+            "{name}: the interface is not there; make it again: ip tuntap add {name} mode tap"
+        ))
+    };
+    if must_exist && existed.is_none() {
+        return Err(missing());
+    }
+    let mut queues = Vec::with_capacity(usize::from(pairs));
+    for _ in 0..pairs {
+        let queue = device()?;
+        attach(queue.as_fd(), request, pairs > 1)
+            .map_err(|errno| failed(errno, cure(errno, existed.is_some(), pairs > 1)))?;
+        queues.push(queue);
+    }
+    let first = queues[0].as_fd();
+    let refused = |errno| failed(errno, "a Linux of 4.1 or later is needed");
+    configure(first).map_err(refused)?;
+    let control = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .map_err(refused)?;
+    // It may have been removed, and made by us, since it was looked for.
+    let made = existed.is_none() || if_nametoindex(name).ok() != existed;
+    if made && must_exist {
+        return Err(missing());
+    }
+    if made {
+        bring_up(control.as_fd(), request)
+            .map_err(|errno| failed(errno, "run as root, or make the interface beforehand"))?;
+    }
+    let mtu = mtu(control.as_fd(), request).map_err(refused)?;
+    Ok(Interface {
+        name: name.to_owned(),
+        made,
+        queues,
+        mtu,
+        header_len: net_header::LEN,
+    })
 }
 
-impl Interface {
-    /// Opens `name` with `count` queues.
-    pub(super) fn open(name: &str, count: u16) -> Result<Self, OpenError> {
-        let failed = |errno: Errno, cure| OpenError::System {
-            name: name.to_owned(),
-            error: errno.into(),
-            cure,
-        };
-        let request = request(name)
-            .ok_or_else(|| failed(Errno::EINVAL, "an interface's name has 1 to 15 bytes"))?;
-        let existed = if_nametoindex(name).is_ok();
-        let mut queues = Vec::with_capacity(usize::from(count));
-        for _ in 0..count {
-            let queue = device()?;
-            attach(queue.as_fd(), request, count > 1)
-                .map_err(|errno| failed(errno, cure(errno, existed, count > 1)))?;
-            queues.push(queue);
-        }
-        let first = queues[0].as_fd();
-        let refused = |errno| failed(errno, "a Linux of 4.1 or later is needed");
-        configure(first).map_err(refused)?;
-        let control = socket(
-            AddressFamily::Unix,
-            SockType::Datagram,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-        .map_err(refused)?;
-        if !existed {
-            bring_up(control.as_fd(), request)
-                .map_err(|errno| failed(errno, "run as root, or make the interface beforehand"))?;
-        }
-        let mtu = mtu(control.as_fd(), request).map_err(refused)?;
-        Ok(Self { queues, mtu })
-    }
+/// Whether the interface that `queue` was attached to is gone.
+pub(super) fn is_gone(queue: BorrowedFd<'_>) -> bool {
+    let mut request = empty_request();
+    // SAFETY: the request is a whole ifreq that outlives the call.
+    let asked = unsafe { ioctl::get_interface(queue.as_raw_fd(), &mut request) };
+    asked == Err(Errno::EBADFD)
 }
 
 /// Opens what makes interfaces.
