@@ -147,7 +147,8 @@ fn an_interface_that_is_removed_takes_only_frames_along() {
     });
 }
 
-/// Frames go both ways on every queue pair that is in use.
+/// Frames go both ways. An interface that was up before it was opened may lose
+/// the first: the kernel takes its time to see the carrier.
 fn carries(guest: &mut NetDriver, seed: u8) {
     let host = PacketSocket::new("tap0");
     let there = pattern(PEER, GUEST, seed.into(), 100);
@@ -155,9 +156,12 @@ fn carries(guest: &mut NetDriver, seed: u8) {
     pair.tx.send(&there).unwrap();
     assert!(host.recv_from(GUEST) == there);
     let back = pattern(GUEST, PEER, seed.into(), 900);
-    host.send(&back);
-    let got = pair.rx.recv(LONG).unwrap().expect("no frame");
-    assert!(got.frame == back);
+    let arrived = (0..100).any(|_| {
+        host.send(&back);
+        let got = pair.rx.recv(SHORT).unwrap();
+        got.is_some_and(|got| got.frame == back)
+    });
+    assert!(arrived, "no frame");
 }
 
 #[test]
