@@ -16,7 +16,7 @@
 //! | [`driver`] | the other side: a software front end and driver, for `vtgen` |
 //! | [`device`] | the virtio-net device: config, features, rx, tx, control queue |
 //! | [`worker`] | the threads that run queue pairs |
-//! | [`backend`] | what a device is connected to: none, tap, vale |
+//! | [`backend`] | what a device is connected to: none, tap, vale, netgraph |
 //! | [`netmap`] | the netmap core in user space and its VALE switches |
 //! | [`net`] | views of packets, checksums, segmentation |
 //! | [`virtio`] | guest memory, queues, the net header |

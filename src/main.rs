@@ -80,7 +80,7 @@ fn start_workers(devices: &[DeviceSpec]) -> Result<Workers, Failure> {
 }
 
 fn open(spec: &DeviceSpec, switches: &Switches, workers: &Workers) -> Result<Arc<Device>, Failure> {
-    let backend = backend::open(spec.backend.name(), spec.queues, switches)?;
+    let backend = backend::open(&spec.backend.spec(spec.queues), switches)?;
     let made_up = || mac::generate(spec.slot, spec.func, &spec.owner());
     let options = DeviceOptions {
         name: spec.label(),

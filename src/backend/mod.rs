@@ -7,6 +7,7 @@
 //! hands it.
 
 pub mod host;
+pub mod netgraph;
 mod none;
 #[cfg(target_os = "linux")]
 mod tap;
@@ -23,6 +24,7 @@ use crate::netmap::vale::{PortError, Switches, parse_name};
 use crate::virtio::memory::Writable;
 use crate::virtio::net_header::NetHeader;
 use host::{Host, HostSide, InProcess, Operation};
+use netgraph::Link;
 
 pub use none::Unconnected;
 #[cfg(target_os = "linux")]
@@ -61,6 +63,8 @@ pub enum Dropped {
     TooLong,
     /// It needs an offload that the guest does not take.
     Offload,
+    /// It is shorter than an Ethernet header.
+    TooShort,
 }
 
 /// Where a pulled frame goes: straight into the guest's buffers.
@@ -160,17 +164,20 @@ pub trait Backend: Send + Sync {
 pub type AttachError = PortError;
 
 /// The prefixes of the back ends, in the order in which they are tried.
-pub const PREFIXES: &[&str] = &["none", "tap", "vale"];
+pub const PREFIXES: &[&str] = &["none", "tap", "vale", "netgraph"];
 
 /// Why a back end cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No back end has such a prefix.
-    #[error("{0}: no such back end; there are none, tapN and valeX:PORT")]
+    #[error("{0}: no such back end; there are none, tapN, valeX:PORT and netgraph")]
     Unknown(String),
     /// Only other systems have it.
     #[error("{0}: tap back ends are there on Linux only; take a switch, as in vale0:vm1")]
     NotHere(String),
+    /// Only FreeBSD has it.
+    #[error("{0}: only FreeBSD has netgraph(4); take a tap, or a switch, as in vale0:vm1")]
+    FreeBsdOnly(String),
     /// The back end has no such operation.
     #[error("{0:?}: this kind of back end cannot do that; report it as a defect of vtnetd")]
     Operation(Operation),
@@ -206,6 +213,19 @@ pub struct Spec {
     pub name: String,
     /// Queue pairs to open it for.
     pub pairs: u16,
+    /// The connection, if it is a netgraph back end.
+    pub netgraph: Option<Link>,
+}
+
+impl Spec {
+    /// The back end `name`, which is no netgraph back end.
+    pub fn new(name: &str, pairs: u16) -> Self {
+        Self {
+            name: name.to_owned(),
+            pairs,
+            netgraph: None,
+        }
+    }
 }
 
 /// The privileged half of the back end `spec`, if it has one. Nothing is
@@ -215,7 +235,9 @@ pub struct Spec {
 /// There is no such back end, or not on this system.
 pub fn host_side(spec: &Spec) -> Result<Option<Box<dyn HostSide>>, OpenError> {
     let name = &spec.name;
-    if name == "none" || name.starts_with("vale") {
+    if let Some(link) = &spec.netgraph {
+        netgraph_host(link).map(Some)
+    } else if name == "none" || name.starts_with("vale") {
         Ok(None)
     } else if name.starts_with("tap") {
         tap_host(spec).map(Some)
@@ -244,18 +266,14 @@ pub fn build(
     }
 }
 
-/// Opens the back end `name` for up to `pairs` queue pairs, both halves in this
-/// process. Switches are those of `switches`.
+/// Opens the back end `spec`, both halves in this process. Switches are those
+/// of `switches`.
 ///
 /// # Errors
 /// When there is no such back end or it cannot be had.
-pub fn open(name: &str, pairs: u16, switches: &Switches) -> Result<Arc<dyn Backend>, OpenError> {
-    let spec = Spec {
-        name: name.to_owned(),
-        pairs,
-    };
-    let host = host_side(&spec)?.map(|side| InProcess::new(side) as Arc<dyn Host>);
-    build(&spec, host, switches)
+pub fn open(spec: &Spec, switches: &Switches) -> Result<Arc<dyn Backend>, OpenError> {
+    let host = host_side(spec)?.map(|side| InProcess::new(side) as Arc<dyn Host>);
+    build(spec, host, switches)
 }
 
 #[cfg(target_os = "linux")]
@@ -268,6 +286,16 @@ fn tap_host(spec: &Spec) -> Result<Box<dyn HostSide>, OpenError> {
     Err(OpenError::NotHere(spec.name.clone()))
 }
 
+#[cfg(target_os = "freebsd")]
+fn netgraph_host(link: &Link) -> Result<Box<dyn HostSide>, OpenError> {
+    Ok(Box::new(netgraph::NetgraphHost::new(link)))
+}
+
+#[cfg(not(target_os = "freebsd"))]
+fn netgraph_host(link: &Link) -> Result<Box<dyn HostSide>, OpenError> {
+    Err(OpenError::FreeBsdOnly(link.to_string()))
+}
+
 /// The other half of what [`host_side`] has made.
 #[cfg(target_os = "linux")]
 fn connect(spec: &Spec, host: Arc<dyn Host>) -> Result<Arc<dyn Backend>, OpenError> {
@@ -277,7 +305,10 @@ fn connect(spec: &Spec, host: Arc<dyn Host>) -> Result<Arc<dyn Backend>, OpenErr
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn connect(spec: &Spec, _host: Arc<dyn Host>) -> Result<Arc<dyn Backend>, OpenError> {
-    Err(OpenError::NotHere(spec.name.clone()))
+#[cfg(target_os = "freebsd")]
+fn connect(spec: &Spec, host: Arc<dyn Host>) -> Result<Arc<dyn Backend>, OpenError> {
+    match &spec.netgraph {
+        Some(_) => Ok(Arc::new(netgraph::Netgraph::open(&spec.name, host)?)),
+        None => Err(OpenError::NotHere(spec.name.clone())),
+    }
 }

@@ -1,9 +1,12 @@
-//! Names of back ends, as far as they can be judged without opening one.
+//! Back ends, as far as they can be judged without opening one.
 
 use std::fmt;
 
 use super::error::{Blame, UsageError};
-use crate::backend::PREFIXES;
+use super::keys::Keys;
+use super::netgraph;
+use crate::backend::netgraph::Link;
+use crate::backend::{PREFIXES, Spec};
 
 /// Longest name of a network interface, in bytes (IFNAMSIZ - 1; netdevice(7)).
 const INTERFACE_NAME: usize = 15;
@@ -11,47 +14,88 @@ const INTERFACE_NAME: usize = 15;
 /// netmap(4)).
 const PORT_NAME: usize = 63;
 
-/// The name of a back end, such as `vale0:vm1`, `tap0` or `none`: known by its
-/// prefix and formed as that kind of back end wants it.
+/// A back end: the name, such as `vale0:vm1`, `tap0` or `none`, known by its
+/// prefix and formed as that kind of back end wants it, and what its keys say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendSpec(String);
+pub struct BackendSpec {
+    name: String,
+    link: Option<Link>,
+}
 
 impl BackendSpec {
-    /// Checks `name`.
+    /// Checks `name` and the keys in `items`, which it also gives back.
+    /// `outer`: the vhost-user socket is not among these.
     ///
     /// # Errors
-    /// The prefix is unknown, or the name is too long or badly formed.
-    pub(super) fn parse(name: &str) -> Result<Self, UsageError> {
+    /// The prefix is unknown, the name is too long or badly formed, or a key
+    /// does not go with it.
+    pub(super) fn parse<'a>(
+        name: &str,
+        items: impl Iterator<Item = &'a str>,
+        outer: bool,
+    ) -> Result<(Self, Keys<'a>), UsageError> {
         match PREFIXES.iter().find(|prefix| name.starts_with(**prefix)) {
             Some(&"none") if name != "none" => Err(name.blame("unknown back end", "write none")),
-            Some(&"none") => Ok(()),
+            Some(&"netgraph") if name != "netgraph" => {
+                Err(name.blame("unknown back end", format!("write {}", netgraph::FORM)))
+            }
+            Some(&("none" | "netgraph")) => Ok(()),
             Some(&"tap") => tap(name),
             Some(&"vale") => vale(name),
             _ => Err(name.blame("unknown back end", known())),
         }?;
-        Ok(Self(name.to_owned()))
+        let mut keys = Keys::parse(items)?;
+        let backend = if name == "netgraph" {
+            netgraph::adopt(&mut keys, outer)?;
+            let link = netgraph::link(&keys)?;
+            Self {
+                name: link.to_string(),
+                link: Some(link),
+            }
+        } else {
+            netgraph::refuse(&keys, name)?;
+            Self {
+                name: name.to_owned(),
+                link: None,
+            }
+        };
+        Ok((backend, keys))
     }
 
-    /// The name as it was written.
+    /// The name as it was written; of a netgraph back end, what it is
+    /// connected to, as in `netgraph:br0:link1`.
     pub fn name(&self) -> &str {
-        &self.0
+        &self.name
+    }
+
+    /// The connection of a netgraph back end.
+    pub fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
+    }
+
+    /// What is to be opened, for `pairs` queue pairs.
+    pub fn spec(&self, pairs: u16) -> Spec {
+        Spec {
+            netgraph: self.link.clone(),
+            ..Spec::new(&self.name, pairs)
+        }
     }
 
     /// The switch that this is a port of, such as `vale0`.
     pub fn switch(&self) -> Option<&str> {
-        let (switch, _) = self.0.split_once(':')?;
-        Some(switch)
+        let (switch, _) = self.name.split_once(':')?;
+        self.link.is_none().then_some(switch)
     }
 
     /// Not connected to anything; any number of devices may be.
     pub fn is_none(&self) -> bool {
-        self.0 == "none"
+        self.name == "none"
     }
 }
 
 impl fmt::Display for BackendSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 

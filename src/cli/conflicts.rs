@@ -2,6 +2,7 @@
 
 use super::device::{DeviceSpec, SocketSpec};
 use super::error::{Blame, UsageError};
+use crate::backend::netgraph::Link;
 
 /// Looks at each pair of devices.
 ///
@@ -37,6 +38,9 @@ fn sockets(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> {
 }
 
 fn backends(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> {
+    if let (Some(one), Some(other)) = (earlier.backend.link(), later.backend.link()) {
+        return links(one, other);
+    }
     if earlier.backend != later.backend || later.backend.is_none() {
         return Ok(());
     }
@@ -47,6 +51,25 @@ fn backends(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> 
             None => "give each -s an interface of its own".to_owned(),
         },
     ))
+}
+
+fn links(earlier: &Link, later: &Link) -> Result<(), UsageError> {
+    if earlier.is_same_place(later) {
+        return Err(later.blame(
+            "two devices have this back end",
+            format!(
+                "name two hooks, as in path={0},peerhook=link1 and path={0},peerhook=link2",
+                later.path
+            ),
+        ));
+    }
+    match &later.node {
+        Some(node) if earlier.node == later.node => Err(format!("node={node}").blame(
+            "two devices have a node of this name",
+            "give each -s a node= of its own, or leave node= out",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn addresses(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> {

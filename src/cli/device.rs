@@ -1,13 +1,14 @@
 //! Device strings, after bhyve(8)'s:
 //! `[[bus:]slot[:func],]virtio-net,BACKEND[,KEY=VALUE...]`.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use super::backend::{self, BackendSpec};
 use super::error::{Blame, UsageError};
+use super::keys::{self, Keys};
 use crate::net::ethernet::Mac;
 
 /// Where a device meets its front end.
@@ -66,89 +67,14 @@ const DESCRIPTORS: RangeInclusive<RawFd> = 3..=RawFd::MAX;
 /// Longest path of a socket, in bytes, without the NUL at the end (unix(7)).
 const SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// Keys, what their values look like, and what they are for.
-const KEYS: [(&str, &str, &str); 7] = [
-    ("socket", "PATH", "vhost-user socket of the device"),
-    (
-        "mode",
-        "server|client",
-        "listen on the socket (the default), or connect to it",
-    ),
-    ("fd", "N", "inherited vhost-user socket"),
-    (
-        "mac",
-        "XX:XX:XX:XX:XX:XX",
-        "MAC address; made of slot, func and name when left out",
-    ),
-    ("mtu", "46..65535", "MTU that the guest is told"),
-    ("queues", "1..8", "pairs of queues; 1 when left out"),
-    ("name", "VM", "name of the virtual machine"),
-];
-
 /// The part of `-h` that is about device strings.
 pub(super) fn usage() -> String {
-    let mut text = format!(
+    format!(
         "\nDevice:\n    [[bus:]slot[:func],]virtio-net,BACKEND[,KEY=VALUE...]\n\
-         \nBackend:\n    {}\n\nKeys:\n",
-        backend::forms()
-    );
-    for (key, value, purpose) in KEYS {
-        let form = format!("{key}={value}");
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "    {form:<22} {purpose}");
-    }
-    text
-}
-
-/// The keys of one device string, each known, with a value, and there once.
-struct Keys<'a>(Vec<(&'a str, &'a str, &'a str)>);
-
-impl<'a> Keys<'a> {
-    fn parse(items: impl Iterator<Item = &'a str>) -> Result<Self, UsageError> {
-        let names = || KEYS.map(|(key, ..)| format!("{key}=")).join(", ");
-        let mut found: Vec<(&str, &str, &str)> = Vec::new();
-        for item in items {
-            if item.is_empty() {
-                return Err("','".blame("nothing follows it", "leave it out, or write KEY=VALUE"));
-            }
-            let Some((key, value)) = item.split_once('=') else {
-                return Err(item.blame("'=' is missing", format!("write one of {}", names())));
-            };
-            let Some((_, form, _)) = KEYS.iter().find(|(known, ..)| *known == key) else {
-                return Err(item.blame("unknown key", format!("write one of {}", names())));
-            };
-            if value.is_empty() {
-                return Err(item.blame("the value is empty", format!("write {key}={form}")));
-            }
-            if found.iter().any(|(_, earlier, _)| *earlier == key) {
-                return Err(item.blame(
-                    format!("{key}= is given more than once"),
-                    "leave all but one out",
-                ));
-            }
-            found.push((item, key, value));
-        }
-        Ok(Self(found))
-    }
-
-    /// The item as it was written, and its value.
-    fn get(&self, wanted: &str) -> Option<(&'a str, &'a str)> {
-        self.0
-            .iter()
-            .find(|(_, key, _)| *key == wanted)
-            .map(|(item, _, value)| (*item, *value))
-    }
-
-    /// The value of `wanted`, judged by `parse`.
-    fn parse_value<T>(
-        &self,
-        wanted: &str,
-        parse: impl FnOnce(&str, &str) -> Result<T, UsageError>,
-    ) -> Result<Option<T>, UsageError> {
-        self.get(wanted)
-            .map(|(item, value)| parse(item, value))
-            .transpose()
-    }
+         \nBackend:\n    {}\n\nKeys:\n{}",
+        backend::forms(),
+        keys::usage()
+    )
 }
 
 impl DeviceSpec {
@@ -202,9 +128,9 @@ impl DeviceSpec {
                 "stands where the back end should be",
                 format!("put it behind the back end; {}", backend::known()),
             )),
-            Some(name) => BackendSpec::parse(name),
+            Some(name) => Ok(name),
         }?;
-        let keys = Keys::parse(items)?;
+        let (backend, keys) = BackendSpec::parse(backend, items, outer.is_some())?;
         Ok(Self {
             slot,
             func,

@@ -8,6 +8,8 @@ mod backend;
 mod conflicts;
 mod device;
 mod error;
+mod keys;
+mod netgraph;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::netgraph::Link;
 use crate::net::ethernet::Mac;
 
 fn config(args: &[&str]) -> Config {
@@ -75,6 +76,61 @@ fn back_ends_at_their_limits() {
         device(&format!("virtio-net,{longest},fd=9")).backend.name(),
         longest
     );
+}
+
+fn link(text: &str) -> Link {
+    let device = device(&format!("virtio-net,netgraph,{text}"));
+    assert!(device.backend.switch().is_none() && !device.backend.is_none());
+    device.backend.link().unwrap().clone()
+}
+
+#[test]
+fn netgraph() {
+    let least = link("path=br0:,peerhook=link1,fd=3");
+    assert_eq!(least.to_string(), "netgraph:br0:link1");
+    assert_eq!(
+        (least.path.as_str(), least.peerhook.as_str()),
+        ("br0:", "link1")
+    );
+    assert_eq!((least.hook.as_str(), least.node), ("vmlink", None));
+    let all = link("node=vm1,hook=h,socket=/run/s,peerhook=upper,path=[1f]:a.b,mtu=9000");
+    assert_eq!(
+        (all.path.as_str(), all.peerhook.as_str()),
+        ("[1f]:a.b", "upper")
+    );
+    assert_eq!((all.hook.as_str(), all.node.as_deref()), ("h", Some("vm1")));
+}
+
+/// `socket=` names the node, as in the reference, where nothing else needs it.
+#[test]
+fn the_socket_of_netgraph() {
+    let text = "virtio-net,netgraph,socket=vm1,path=br0:,peerhook=link1";
+    let node = |device: &DeviceSpec| device.backend.link().unwrap().node.clone();
+    let listens = device(text);
+    assert_eq!(listens.socket, SocketSpec::Listen("vm1".into()));
+    assert_eq!(node(&listens), None);
+    let inherited = device(&format!("{text},fd=3"));
+    assert_eq!(inherited.socket, SocketSpec::Fd(3));
+    assert_eq!(node(&inherited).as_deref(), Some("vm1"));
+    for outer in ["--socket-path=/s", "--fd=3"] {
+        let config = config(&[outer, "-s", text]);
+        assert_eq!(node(&config.devices[0]).as_deref(), Some("vm1"), "{outer}");
+    }
+}
+
+#[test]
+fn netgraph_at_its_limits() {
+    // 31 bytes of node, ':' and hooks up to 511 bytes.
+    let path = format!("{}:{}", "n".repeat(31), "h".repeat(511 - 32));
+    let name = "x".repeat(31);
+    let link = link(&format!(
+        "path={path},peerhook={name},hook={name},node={name},fd=3"
+    ));
+    assert_eq!(
+        (&link.path, &link.peerhook, &link.hook),
+        (&path, &name, &name)
+    );
+    assert_eq!(link.node, Some(name));
 }
 
 /// The limit is the system's, so std is asked about it.
@@ -230,6 +286,11 @@ fn usage_names_every_option_and_key() {
         "tapN",
         "none",
         "valeSWITCH:PORT",
+        "netgraph\n",
+        "path=",
+        "peerhook=",
+        " hook=",
+        "node=",
     ] {
         assert!(usage.contains(word), "{word}:\n{usage}");
     }
@@ -243,6 +304,10 @@ fn piece() -> impl Strategy<Value = String> {
         Just("tap0".to_owned()),
         Just("none".to_owned()),
         "(socket|mode|fd|mac|mtu|queues|name|x)=.{0,12}",
+        Just("netgraph".to_owned()),
+        "path=[a-c.:]{0,6}",
+        "(peer)?hook=[a-c.:]{0,34}",
+        "node=.{0,34}",
         "mac=([0-9a-g]{1,3}:){4,6}[0-9a-f]{1,2}",
         "(mtu|queues|fd)=[0-9]{1,25}",
         "[0-9:]{1,10}",
@@ -263,7 +328,8 @@ proptest! {
                 prop_assert!((1..=8).contains(&device.queues));
                 prop_assert!(device.mtu.is_none_or(|mtu| mtu >= 46));
                 prop_assert!(device.mac.is_none_or(|mac| !mac.is_multicast()));
-                prop_assert!(device.backend.name().len() < 64);
+                let linked = device.backend.link().is_some();
+                prop_assert!(linked || device.backend.name().len() < 64);
             }
             Ok(other) => prop_assert!(false, "{:?}", other),
             Err(error) => prop_assert!(!error.option.is_empty() && !error.cure.is_empty()),

@@ -243,6 +243,7 @@ impl Room for Pull<'_> {
         let counter = match why {
             Dropped::TooLong => &self.pair.rx_stats.too_long,
             Dropped::Offload => &self.pair.rx_stats.bad_header,
+            Dropped::TooShort => &self.pair.rx_stats.too_short,
         };
         counter.add(1);
     }

@@ -59,6 +59,8 @@ counters! {
         no_buffers,
         /// Frames longer than the guest's buffers.
         too_long,
+        /// Frames shorter than an Ethernet header.
+        too_short,
         /// Frames that need an offload that the guest does not take.
         bad_header,
         /// Frames that came while the ring was stopped or disabled or the

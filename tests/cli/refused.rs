@@ -8,10 +8,12 @@ const MTU: &str = "write a number from 46 to 65535";
 const QUEUES: &str = "write a number from 1 to 8";
 const SLOT: &str = "write a number from 0 to 31";
 const FUNC: &str = "write a number from 0 to 7";
-const BACKENDS: &str = "write one of: none, tapN, valeSWITCH:PORT";
-const KEYS: &str = "write one of socket=, mode=, fd=, mac=, mtu=, queues=, name=";
+const BACKENDS: &str = "write one of: none, tapN, valeSWITCH:PORT, netgraph";
+const KEYS: &str = "write one of socket=, mode=, fd=, mac=, mtu=, queues=, name=, path=, \
+     peerhook=, hook=, node=";
 const MAC: &str = "write mac=58:9c:fc:0a:0b:0c";
 const ONE_SOCKET: &str = "leave one of them out";
+const WITHOUT: &str = "use a name without '.', ':'";
 const ONCE: &str = "leave all but one out";
 
 /// What is behind `-s`, the option in it that is to blame, and the cure.
@@ -42,7 +44,6 @@ const DEVICES: &[(&str, &str, &str)] = &[
     ("virtio-net,,fd=3", "virtio-net,", BACKENDS),
     ("virtio-net,fd=3,none", "fd=3", BACKENDS),
     ("virtio-net,bridge0,fd=3", "bridge0", BACKENDS),
-    ("virtio-net,netgraph,fd=3", "netgraph", BACKENDS),
     ("virtio-net,TAP0,fd=3", "TAP0", BACKENDS),
     ("virtio-net,none0,fd=3", "none0", "write none"),
     ("virtio-net,tap,fd=3", "tap", "write tap0"),
@@ -184,6 +185,137 @@ const DEVICES: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// As [`DEVICES`], with netgraph back ends.
+const NETGRAPH: &[(&str, &str, &str)] = &[
+    (
+        "netgraph0,fd=3",
+        "netgraph0",
+        "write netgraph,path=ADDR,peerhook=HOOK",
+    ),
+    (
+        "netgraph:br0:link1,fd=3",
+        "netgraph:br0:link1",
+        "write netgraph,path",
+    ),
+    ("Netgraph,path=br0:,peerhook=l,fd=3", "Netgraph", BACKENDS),
+    ("netgraph,fd=3", "path=", "add path=ADDR"),
+    ("netgraph,peerhook=link1,fd=3", "path=", "add path=ADDR"),
+    ("netgraph,path=br0:,fd=3", "peerhook=", "add peerhook=HOOK"),
+    (
+        "netgraph,path=,peerhook=link1,fd=3",
+        "path=",
+        "write path=ADDR",
+    ),
+    (
+        "netgraph,path=br0:,peerhook=,fd=3",
+        "peerhook=",
+        "write peerhook=HOOK",
+    ),
+    (
+        "netgraph,path=br0:,peerhook=l,hook=,fd=3",
+        "hook=",
+        "write hook=HOOK",
+    ),
+    (
+        "netgraph,path=br0:,peerhook=l,node=,fd=3",
+        "node=",
+        "write node=NAME",
+    ),
+    (
+        "netgraph,path=br0:,peerhook=l,path=br1:,fd=3",
+        "path=br1:",
+        ONCE,
+    ),
+    (
+        "netgraph,path=br0,peerhook=l,fd=3",
+        "path=br0",
+        "write path=br0:",
+    ),
+    ("netgraph,path=:,peerhook=l,fd=3", "path=:", "write NODE:"),
+    ("netgraph,path=.:,peerhook=l,fd=3", "path=.:", "write NODE:"),
+    (
+        "netgraph,path=a.b:,peerhook=l,fd=3",
+        "path=a.b:",
+        "write NODE:",
+    ),
+    (
+        "netgraph,path=a:b:c,peerhook=l,fd=3",
+        "path=a:b:c",
+        "write NODE:",
+    ),
+    (
+        "netgraph,path=a:b..c,peerhook=l,fd=3",
+        "path=a:b..c",
+        "write NODE:",
+    ),
+    (
+        "netgraph,path=a b:,peerhook=l,fd=3",
+        "path=a b:",
+        "write NODE:",
+    ),
+    (
+        "netgraph,path=br0:,peerhook=a.b,fd=3",
+        "peerhook=a.b",
+        WITHOUT,
+    ),
+    (
+        "netgraph,path=br0:,peerhook=a:b,fd=3",
+        "peerhook=a:b",
+        WITHOUT,
+    ),
+    (
+        "netgraph,path=br0:,peerhook=a b,fd=3",
+        "peerhook=a b",
+        WITHOUT,
+    ),
+    (
+        "netgraph,path=br0:,peerhook=l,hook=a.b,fd=3",
+        "hook=a.b",
+        WITHOUT,
+    ),
+    (
+        "netgraph,path=br0:,peerhook=l,node=a.b,fd=3",
+        "node=a.b",
+        WITHOUT,
+    ),
+    (
+        "netgraph,path=br0:,peerhook=l,node=a:,fd=3",
+        "node=a:",
+        WITHOUT,
+    ),
+    (
+        "netgraph,path=br0:,peerhook=l,node=[5],fd=3",
+        "node=[5]",
+        WITHOUT,
+    ),
+    // The node, or the vhost-user socket.
+    (
+        "netgraph,path=br0:,peerhook=l",
+        "socket=",
+        "add socket=PATH",
+    ),
+    (
+        "netgraph,path=br0:,peerhook=l,node=vm1",
+        "socket=",
+        "add socket=PATH",
+    ),
+    (
+        "netgraph,path=br0:,peerhook=l,fd=3,socket=/run/vm1",
+        "socket=/run/vm1",
+        WITHOUT,
+    ),
+    (
+        "netgraph,path=br0:,peerhook=l,fd=3,socket=vm1,node=vm2",
+        "socket=vm1",
+        ONE_SOCKET,
+    ),
+    // Beside other back ends.
+    ("none,path=br0:,fd=3", "path=br0:", "leave it out"),
+    ("tap0,peerhook=l,fd=3", "peerhook=l", "leave it out"),
+    ("vale0:a,hook=l,fd=3", "hook=l", "leave it out"),
+    ("vale0:a,node=vm1,fd=3", "node=vm1", "leave it out"),
+];
+
 const DEVICE: &str = "virtio-net,none,socket=/nowhere/vm1.sock";
 
 /// Whole command lines, the option to blame, and the cure.
@@ -308,6 +440,35 @@ const LINES: &[(&[&str], &str, &str)] = &[
     (
         &[
             "-s",
+            "virtio-net,netgraph,path=br0:,peerhook=link1,fd=3",
+            "-s",
+            "virtio-net,netgraph,path=br0:,peerhook=link1,fd=4,node=other",
+        ],
+        "netgraph:br0:link1",
+        "path=br0:,peerhook=link2",
+    ),
+    (
+        &[
+            "-s",
+            "virtio-net,netgraph,path=br0:,peerhook=link1,fd=3,node=vm1",
+            "-s",
+            "virtio-net,netgraph,path=br0:,peerhook=link2,fd=4,socket=vm1",
+        ],
+        "node=vm1",
+        "a node= of its own",
+    ),
+    (
+        &[
+            "--socket-path=/s",
+            "-s",
+            "virtio-net,netgraph,path=br0:,peerhook=link1,socket=/run/vm1.sock",
+        ],
+        "socket=/run/vm1.sock",
+        WITHOUT,
+    ),
+    (
+        &[
+            "-s",
             "virtio-net,vale0:a,fd=3,mac=2:0:0:0:0:a",
             "-s",
             "virtio-net,vale0:b,fd=4,mac=02:00:00:00:00:0A",
@@ -358,6 +519,68 @@ fn wrong_device_strings() {
     assert!(DEVICES.len() >= 60);
     for (device, option, cure) in DEVICES {
         check(&["-s", device], option, cure);
+    }
+}
+
+#[test]
+fn wrong_netgraph_strings() {
+    for (device, option, cure) in NETGRAPH {
+        check(&["-s", &format!("virtio-net,{device}")], option, cure);
+    }
+}
+
+/// One byte less is right (`cli::tests`).
+#[test]
+fn netgraph_strings_that_are_too_long() {
+    let long = |len: usize| "p".repeat(len);
+    for (path, peerhook, hook, node, blamed, limit) in [
+        (
+            long(511),
+            "l".into(),
+            "h".into(),
+            "n".into(),
+            "path=",
+            "511 bytes (NG_PATHSIZ - 1)",
+        ),
+        (
+            long(32),
+            "l".into(),
+            "h".into(),
+            "n".into(),
+            "path=",
+            "31 bytes (NG_NODESIZ - 1)",
+        ),
+        (
+            "br0".into(),
+            long(32),
+            "h".into(),
+            "n".into(),
+            "peerhook=",
+            "31 bytes (NG_HOOKSIZ - 1)",
+        ),
+        (
+            "br0".into(),
+            "l".into(),
+            long(32),
+            "n".into(),
+            "hook=",
+            "31 bytes (NG_HOOKSIZ - 1)",
+        ),
+        (
+            "br0".into(),
+            "l".into(),
+            "h".into(),
+            long(32),
+            "node=",
+            "31 bytes (NG_NODESIZ - 1)",
+        ),
+    ] {
+        let device = format!(
+            "virtio-net,netgraph,path={path}:,peerhook={peerhook},hook={hook},node={node},fd=3"
+        );
+        check(&["-s", &device], blamed, "shorten it");
+        let said = text(&run(&["-s", &device]).stderr).to_owned();
+        assert!(said.contains(limit), "{said}");
     }
 }
 

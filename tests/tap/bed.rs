@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use vtnetd::backend;
+use vtnetd::backend::{self, Spec};
 use vtnetd::device::stats::{RxStats, TxStats};
 use vtnetd::device::{Device, DeviceOptions};
 use vtnetd::driver::front_end;
@@ -41,7 +41,7 @@ pub struct Bed {
 impl Bed {
     /// A device with `pairs` queue pairs on the tap `name`.
     pub fn new(name: &str, pairs: u16) -> Self {
-        let backend = backend::open(name, pairs, &Switches::default()).unwrap();
+        let backend = backend::open(&Spec::new(name, pairs), &Switches::default()).unwrap();
         let workers = Workers::start(usize::from(pairs)).unwrap();
         let options = DeviceOptions {
             name: name.into(),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use vtnetd::backend::{self, Backend, OpenError};
+use vtnetd::backend::{self, Backend, OpenError, Spec};
 use vtnetd::driver::net::{NetDriver, NetOptions, OFFLOADS};
 use vtnetd::netmap::vale::Switches;
 use vtnetd::virtio::net_header::{GSO_TCPV4, NetHeader};
@@ -13,7 +13,7 @@ use crate::frames::{GUEST, Ip, PEER, TCP, open, pattern, turned};
 use crate::host::{LONG, PacketSocket, SHORT, in_namespace, is_up, run};
 
 fn open_backend(name: &str, pairs: u16) -> Result<Arc<dyn Backend>, OpenError> {
-    backend::open(name, pairs, &Switches::default())
+    backend::open(&Spec::new(name, pairs), &Switches::default())
 }
 
 fn refused(name: &str, pairs: u16) -> String {

@@ -3,7 +3,7 @@
 
 use std::os::fd::AsRawFd;
 
-use vtnetd::backend::{self, Backend, Dropped, Received, Room, Sent};
+use vtnetd::backend::{self, Backend, Dropped, Received, Room, Sent, Spec};
 use vtnetd::driver::memory::{Area, DriverMemory};
 use vtnetd::net::frame::Batch;
 use vtnetd::netmap::vale::Switches;
@@ -72,7 +72,7 @@ fn send(tap: &dyn Backend, area: &Area) -> Sent {
 #[test]
 fn memory_that_was_cut_off_costs_its_frames_only() {
     in_namespace(|| {
-        let tap = backend::open("tap0", 1, &Switches::default()).unwrap();
+        let tap = backend::open(&Spec::new("tap0", 1), &Switches::default()).unwrap();
         let host = PacketSocket::new("tap0");
         let frame = pattern(PEER, GUEST, 1, 1000);
         let mut lost = DriverMemory::of_len(1 << 16, 1).unwrap();
@@ -102,7 +102,7 @@ fn memory_that_was_cut_off_costs_its_frames_only() {
 #[test]
 fn what_waited_for_another_guest_is_not_given_to_this_one() {
     in_namespace(|| {
-        let tap = backend::open("tap0", 1, &Switches::default()).unwrap();
+        let tap = backend::open(&Spec::new("tap0", 1), &Switches::default()).unwrap();
         let host = PacketSocket::with_headers("tap0");
         let mut memory = DriverMemory::of_len(1 << 17, 1).unwrap();
         let area = memory.allocate(1 << 16, 1).unwrap();
@@ -130,7 +130,7 @@ fn what_waited_for_another_guest_is_not_given_to_this_one() {
 #[test]
 fn a_flood_of_frames_that_are_dropped_ends_the_turn_too() {
     in_namespace(|| {
-        let tap = backend::open("tap0", 1, &Switches::default()).unwrap();
+        let tap = backend::open(&Spec::new("tap0", 1), &Switches::default()).unwrap();
         let host = PacketSocket::new("tap0");
         let mut memory = DriverMemory::of_len(1 << 16, 1).unwrap();
         let area = memory.allocate(100, 1).unwrap();
