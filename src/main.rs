@@ -1,7 +1,8 @@
-//! vtnetd(8): reads the command line, opens what it names, and serves until a
-//! signal says that it is enough.
+//! vtnetd(8): reads the command line, has the opener open what it names, gives
+//! up all privileges, and serves until a signal says that it is enough.
 
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,7 +11,9 @@ use vtnetd::cli::{self, Command, Config, DeviceSpec, SocketSpec};
 use vtnetd::device::{Device, DeviceOptions, mac};
 use vtnetd::frontend::vhost_user::EndpointSpec;
 use vtnetd::netmap::vale::Switches;
-use vtnetd::process::{Control, Exit, Failure, PidFile, inherited, log};
+use vtnetd::process::{Control, Exit, Failure, inherited, log};
+use vtnetd::sandbox::opener::Opener;
+use vtnetd::sandbox::{Sandbox, User};
 use vtnetd::worker::Workers;
 
 fn main() -> ExitCode {
@@ -41,46 +44,84 @@ fn print(text: &str) -> Result<(), Failure> {
 fn serve(config: &Config) -> Result<(), Failure> {
     log::start(config.verbose, config.debug);
     // First of all, or something of our own could be taken for inherited.
-    let endpoints: Vec<_> = config
-        .devices
-        .iter()
-        .map(endpoint)
-        .collect::<Result<_, _>>()?;
-    let pid_file = config.pid_file.as_deref().map(PidFile::claim).transpose()?;
+    let inherited = take_inherited(&config.devices)?;
+    let user = config.user.as_deref().map(User::find).transpose()?;
+    let (opener, inherited) = Opener::start(config, inherited)?;
+    if config.pid_file.is_some() {
+        opener.claim_pid_file()?;
+    }
     let mut control = Control::new()?;
     let switches = Switches::default();
-    let workers = start_workers(&config.devices)?;
 
-    for (spec, endpoint) in config.devices.iter().zip(endpoints) {
-        let device = open(spec, &switches, &workers)?;
+    let workers = confine_and_start_workers(config, user.as_ref())?;
+    // From here on only the opener opens anything.
+
+    for (index, (spec, socket)) in config.devices.iter().zip(inherited).enumerate() {
+        let endpoint = endpoint(spec, index, socket, &opener)?;
+        let device = device(spec, index, &opener, &switches, &workers)?;
         control.add(device, endpoint)?;
     }
-    if let Some(pid_file) = &pid_file {
-        pid_file.publish()?;
+    if config.pid_file.is_some() {
+        opener.publish_pid_file()?;
     }
     tracing::info!("ready");
     control.run(&switches)
 }
 
-/// Where the front end of a device comes from.
-fn endpoint(spec: &DeviceSpec) -> Result<EndpointSpec, Failure> {
-    Ok(match &spec.socket {
-        SocketSpec::Listen(path) => EndpointSpec::Listen(path.clone()),
-        SocketSpec::Connect(path) => EndpointSpec::Connect(path.clone()),
-        SocketSpec::Fd(number) => EndpointSpec::Fd(inherited(*number)?),
-    })
+/// The inherited socket of each device that has one.
+fn take_inherited(devices: &[DeviceSpec]) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    let taken = devices.iter().map(|spec| match spec.socket {
+        SocketSpec::Fd(number) => Ok(Some(inherited(number)?)),
+        SocketSpec::Listen(_) | SocketSpec::Connect(_) => Ok(None),
+    });
+    taken.collect()
 }
 
-fn start_workers(devices: &[DeviceSpec]) -> Result<Workers, Failure> {
-    let pairs = devices
+/// Becomes `user` and puts the sandbox on; the workers are started inside of
+/// its first half, and no thread is after them.
+fn confine_and_start_workers(config: &Config, user: Option<&User>) -> Result<Workers, Failure> {
+    let pairs = config
+        .devices
         .iter()
         .map(|device| usize::from(device.queues))
         .sum();
-    Workers::start(Workers::default_count(pairs)).map_err(Failure::os("worker threads"))
+    // The system says in files how many processors there are.
+    let count = Workers::default_count(pairs);
+    if let Some(user) = user {
+        user.become_it()?;
+    }
+    let sandbox = config.sandbox.then(Sandbox::confine).transpose()?;
+    let workers = Workers::start(count).map_err(Failure::os("worker threads"))?;
+    sandbox.map(Sandbox::seal).transpose()?;
+    Ok(workers)
 }
 
-fn open(spec: &DeviceSpec, switches: &Switches, workers: &Workers) -> Result<Arc<Device>, Failure> {
-    let backend = backend::open(&spec.backend.spec(spec.queues), switches)?;
+/// Where the front end of the device comes from.
+fn endpoint(
+    spec: &DeviceSpec,
+    index: usize,
+    inherited: Option<OwnedFd>,
+    opener: &Opener,
+) -> Result<EndpointSpec, Failure> {
+    Ok(match (inherited, &spec.socket) {
+        (Some(fd), _) => EndpointSpec::Fd(fd),
+        (None, SocketSpec::Connect(path)) => {
+            EndpointSpec::Connect(opener.connector(index, path.clone()))
+        }
+        (None, _) => EndpointSpec::Listen(opener.listen(index)?),
+    })
+}
+
+fn device(
+    spec: &DeviceSpec,
+    index: usize,
+    opener: &Opener,
+    switches: &Switches,
+    workers: &Workers,
+) -> Result<Arc<Device>, Failure> {
+    let backend = spec.backend.spec(spec.queues);
+    let host = backend::has_host_side(&backend).then(|| opener.host(index));
+    let backend = backend::build(&backend, host, switches)?;
     let made_up = || mac::generate(spec.slot, spec.func, &spec.owner());
     let options = DeviceOptions {
         name: spec.label(),

@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -54,16 +54,18 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` workers, at least one.
+    /// Starts `count` workers, at least one, and waits until all of them have
+    /// what they need of the system, so that the sandbox can be sealed.
     ///
     /// # Errors
-    /// When the system gives no descriptors or threads.
+    /// When the system gives no descriptors, threads or timers.
     pub fn start(count: usize) -> io::Result<Self> {
         let mut pool = Self {
             workers: Vec::new(),
             threads: Vec::new(),
             next: AtomicUsize::new(0),
         };
+        let (ready, started) = mpsc::channel();
         for index in 0..count.max(1) {
             let worker = Arc::new(Worker {
                 poller: Poller::new()?,
@@ -74,11 +76,25 @@ impl Workers {
             let waker = &worker.waker;
             worker.poller.add(waker.as_fd(), WAKE, Interest::READ)?;
             let run = Arc::clone(&worker);
+            let ready = ready.clone();
             pool.workers.push(worker);
             let thread = thread::Builder::new()
                 .name(format!("worker{index}"))
-                .spawn(move || run.run())?;
+                .spawn(move || {
+                    let alarm = Alarm::new();
+                    let told = alarm.as_ref().map(drop).map_err(io::Error::kind);
+                    // Whoever started us waits for it.
+                    let _ = ready.send(told);
+                    drop(ready);
+                    if let Ok(alarm) = alarm {
+                        run.run(alarm);
+                    }
+                })?;
             pool.threads.push(thread);
+        }
+        drop(ready);
+        for started in started {
+            started?;
         }
         Ok(pool)
     }
@@ -173,17 +189,10 @@ impl Worker {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self) {
+    fn run(&self, mut alarm: Alarm) {
         let mut events = Events::new();
         let mut hot: Vec<Hot> = Vec::new();
         let mut round = 0u32;
-        let mut alarm = match Alarm::new() {
-            Ok(alarm) => alarm,
-            Err(error) => {
-                tracing::error!("worker stops: alarm: {error}");
-                return;
-            }
-        };
         while !self.stop.load(Ordering::Acquire) {
             if hot.is_empty() || round % ROUNDS_PER_WAIT == 0 {
                 let timeout = (!hot.is_empty()).then_some(Duration::ZERO);

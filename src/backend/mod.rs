@@ -182,8 +182,13 @@ pub enum OpenError {
     #[error("{0:?}: this kind of back end cannot do that; report it as a defect of vtnetd")]
     Operation(Operation),
     /// The opener says no, in these words.
-    #[error("{0}")]
-    Opener(String),
+    #[error("{message}")]
+    Opener {
+        /// What a process ends with that cannot do without (sysexits(3)).
+        exit: u8,
+        /// What is wrong, and the cure.
+        message: String,
+    },
     /// There is nothing of that name now, but there may be later. The whole
     /// message.
     #[error("{0}")]
@@ -244,6 +249,11 @@ pub fn host_side(spec: &Spec) -> Result<Option<Box<dyn HostSide>>, OpenError> {
     } else {
         Err(OpenError::Unknown(name.clone()))
     }
+}
+
+/// The back end `spec` has a privileged half, or there is none of that name.
+pub fn has_host_side(spec: &Spec) -> bool {
+    !matches!(host_side(spec), Ok(None))
 }
 
 /// Makes the back end `spec`, whose privileged half is `host`. Switches are

@@ -52,6 +52,10 @@ pub struct Config {
     pub verbose: usize,
     /// `-p`: where to write the process ID.
     pub pid_file: Option<PathBuf>,
+    /// `-u`: the user that serves.
+    pub user: Option<String>,
+    /// Not `--no-sandbox`.
+    pub sandbox: bool,
     /// `-s`: at least one.
     pub devices: Vec<DeviceSpec>,
 }
@@ -69,6 +73,12 @@ fn options() -> Options {
             "DEVICE",
             HasArg::Yes,
             Occur::Multi,
+        )
+        .optopt(
+            "u",
+            "",
+            "serve as this user; what needs root is done by the opener",
+            "USER",
         )
         .optflagmulti("v", "", "log more; twice: even more")
         .optopt(
@@ -88,14 +98,19 @@ fn options() -> Options {
             "print-capabilities",
             "print what this back end can do, as JSON, and exit",
         )
+        .optflag(
+            "",
+            "no-sandbox",
+            "go on without the sandbox, where the system has none",
+        )
         .optflag("", "version", "print the version and exit");
     options
 }
 
 /// The text of `-h`: a synopsis, the options, and what a device consists of.
 pub fn usage() -> String {
-    let synopsis = "usage: vtnetd [-dhv] [-p pidfile] -s device [-s device ...]\n       \
-                    vtnetd [-dv] [-p pidfile] --socket-path=PATH | --fd=N -s device";
+    let synopsis = "usage: vtnetd [-dhv] [-p pidfile] [-u user] [--no-sandbox] -s device [-s device ...]\n       \
+                    vtnetd [-dv] [-p pidfile] [-u user] [--no-sandbox] --socket-path=PATH | --fd=N -s device";
     let mut text = options().usage(synopsis);
     text.push_str(&device::usage());
     text
@@ -134,6 +149,10 @@ where
     if pid_file.as_deref() == Some("") {
         return Err("-p".blame("the path is empty", "write -p /run/vtnetd.pid"));
     }
+    let user = matches.opt_str("u");
+    if user.as_deref() == Some("") {
+        return Err("-u".blame("the name is empty", "write -u vtnetd, or leave it out"));
+    }
     let strings = matches.opt_strs("s");
     let socket = outer_socket(matches.opt_str("socket-path"), matches.opt_str("fd"))?;
     let devices = match (strings.as_slice(), socket) {
@@ -161,6 +180,8 @@ where
         debug,
         verbose: matches.opt_count("v").max(usize::from(debug)),
         pid_file: pid_file.map(PathBuf::from),
+        user,
+        sandbox: !matches.opt_present("no-sandbox"),
         devices,
     }))
 }

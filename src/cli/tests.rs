@@ -182,6 +182,9 @@ fn flags() {
         (plain.debug, plain.verbose, plain.pid_file),
         (false, 0, None)
     );
+    assert_eq!((plain.user, plain.sandbox), (None, true));
+    assert_eq!(with(&["-u", "www"]).user.as_deref(), Some("www"));
+    assert!(!with(&["--no-sandbox"]).sandbox);
     assert_eq!(with(&["-v"]).verbose, 1);
     assert_eq!(with(&["-v", "-v"]).verbose, 2);
     let all = with(&["-dvvp", "/run/p"]);

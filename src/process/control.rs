@@ -31,6 +31,7 @@ pub struct Control {
     signals: Signals,
     /// Woken by the SIGBUS handler.
     faults: Waker,
+    alarm: Alarm,
 }
 
 impl Control {
@@ -55,6 +56,7 @@ impl Control {
             poller,
             signals,
             faults,
+            alarm: Alarm::new().map_err(Failure::os("alarm"))?,
         })
     }
 
@@ -80,7 +82,6 @@ impl Control {
     /// The event loop fails.
     pub fn run(mut self, switches: &Switches) -> Result<(), Failure> {
         let mut events = Events::new();
-        let mut alarm = Alarm::new().map_err(Failure::os("alarm"))?;
         let mut epoch_end = Instant::now() + EPOCH;
         let losable = self.devices.iter().any(|device| device.can_lose_host());
         let mut next_check = losable.then(|| Instant::now() + CHECK);
@@ -92,9 +93,9 @@ impl Control {
             waited.map_err(Failure::os("event loop"))?;
             // Error descriptors are signalled from here.
             let alarmed = if events.is_empty() {
-                alarm.clear()
+                self.alarm.clear()
             } else {
-                alarm.set()
+                self.alarm.set()
             };
             alarmed.map_err(Failure::os("alarm"))?;
             for event in events.iter() {

@@ -20,6 +20,8 @@ pub enum Exit {
     NoUser = 67,
     /// EX_UNAVAILABLE: a back end cannot be had.
     Unavailable = 69,
+    /// EX_SOFTWARE: a defect of ours.
+    Software = 70,
     /// EX_OSERR: the system has no descriptors, memory or threads left.
     Os = 71,
     /// EX_CANTCREAT: a socket or the pid file cannot be made.
@@ -30,6 +32,21 @@ pub enum Exit {
     Protocol = 76,
     /// EX_NOPERM: not allowed to.
     Permission = 77,
+}
+
+impl Exit {
+    /// All of them.
+    const ALL: [Self; 9] = [
+        Self::Usage,
+        Self::NoUser,
+        Self::Unavailable,
+        Self::Software,
+        Self::Os,
+        Self::CannotCreate,
+        Self::TemporaryFailure,
+        Self::Protocol,
+        Self::Permission,
+    ];
 }
 
 impl From<Exit> for ExitCode {
@@ -55,9 +72,18 @@ impl Failure {
         }
     }
 
+    /// Ends as another process has said: with this exit status and message.
+    pub(crate) fn told(exit: u8, message: String) -> Self {
+        let exit = Exit::ALL.into_iter().find(|known| *known as u8 == exit);
+        Self {
+            exit: exit.unwrap_or(Exit::Software),
+            message,
+        }
+    }
+
     /// Ends with `exit` because of `error`, at the bottom of which is `cause`:
     /// with [`Exit::Permission`] if that is what is wrong.
-    fn by_cause(exit: Exit, error: &dyn Error, cause: &io::Error) -> Self {
+    pub(crate) fn by_cause(exit: Exit, error: &dyn Error, cause: &io::Error) -> Self {
         let forbidden = cause.kind() == io::ErrorKind::PermissionDenied;
         Self::new(if forbidden { Exit::Permission } else { exit }, error)
     }
@@ -91,10 +117,8 @@ impl From<InheritError> for Failure {
 
 impl From<EndpointError> for Failure {
     fn from(error: EndpointError) -> Self {
-        use EndpointError::{Fd, Idle, NotSocket, NotSocketFile, Path, Taken, Waker};
+        use EndpointError::{Fd, Idle, NotSocket, Waker};
         match &error {
-            Taken(_) | NotSocketFile(_) => Self::new(Exit::CannotCreate, &error),
-            Path(_, cause) => Self::by_cause(Exit::CannotCreate, &error, cause),
             NotSocket(_) | Idle(_) | Fd(..) => Self::new(Exit::Usage, &error),
             Waker(_) => Self::new(Exit::Os, &error),
         }
@@ -103,10 +127,11 @@ impl From<EndpointError> for Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        match &error {
-            OpenError::System { error: cause, .. } => {
-                Self::by_cause(Exit::Unavailable, &error, cause)
-            }
+        match error {
+            OpenError::Opener { exit, message } => Self::told(exit, message),
+            OpenError::System {
+                error: ref cause, ..
+            } => Self::by_cause(Exit::Unavailable, &error, cause),
             _ => Self::new(Exit::Unavailable, &error),
         }
     }

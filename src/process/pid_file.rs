@@ -1,8 +1,9 @@
 //! The pid file: it is there only while we are ready, and two processes cannot
 //! have the same one.
 //!
-//! The file is locked (flock(2)) for as long as its process lives, so a file
-//! that a killed process left behind is known by its missing lock and replaced.
+//! The file is locked (flock(2)) for as long as the process lives that wrote it,
+//! which is the opener; so a file that was left behind, as by a machine that lost
+//! its power, is known by its missing lock and replaced.
 //! It is written under another name and then linked to its own, so nobody sees
 //! it half written.
 
@@ -30,7 +31,7 @@ pub enum PidFileError {
     Io(PathBuf, #[source] io::Error),
 }
 
-/// A pid file of this process, removed when it is dropped.
+/// A pid file, removed when it is dropped.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
@@ -40,14 +41,14 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Makes sure that `path` can be had, and writes the file beside it.
+    /// Makes sure that `path` can be had, and writes the file beside it; it
+    /// says that process `pid` has it. The lock on it is the caller's.
     ///
     /// # Errors
     /// Another process has it, or the directory cannot be written.
-    pub fn claim(path: &Path) -> Result<Self, PidFileError> {
+    pub fn claim(path: &Path, pid: u32) -> Result<Self, PidFileError> {
         let failed = |error| PidFileError::Io(path.to_owned(), error);
         take_away(path)?;
-        let pid = std::process::id();
         let mut draft = path.as_os_str().to_owned();
         draft.push(format!(".{pid}"));
         let draft = PathBuf::from(draft);
@@ -180,11 +181,15 @@ mod tests {
         }
     }
 
+    fn claim(path: &Path) -> Result<PidFile, PidFileError> {
+        PidFile::claim(path, std::process::id())
+    }
+
     #[test]
     fn it_is_there_from_publish_to_drop() {
         let scratch = Scratch::new("there");
         let path = scratch.0.join("pid");
-        let file = PidFile::claim(&path).unwrap();
+        let file = claim(&path).unwrap();
         assert!(!path.exists());
         file.publish().unwrap();
         let pid = std::process::id();
@@ -197,7 +202,7 @@ mod tests {
     #[test]
     fn a_claim_that_is_given_up_leaves_nothing() {
         let scratch = Scratch::new("given-up");
-        drop(PidFile::claim(&scratch.0.join("pid")).unwrap());
+        drop(claim(&scratch.0.join("pid")).unwrap());
         assert!(scratch.names().is_empty());
     }
 
@@ -209,7 +214,7 @@ mod tests {
         let other = File::open(&path).unwrap();
         let lock = Flock::lock(other, FlockArg::LockExclusiveNonblock).unwrap();
 
-        let error = PidFile::claim(&path).unwrap_err();
+        let error = claim(&path).unwrap_err();
         assert!(
             error.to_string().contains("process 4711 has this"),
             "{error}"
@@ -218,14 +223,14 @@ mod tests {
 
         // It dies, and its file is stale.
         drop(lock);
-        PidFile::claim(&path).unwrap().publish().unwrap();
+        claim(&path).unwrap().publish().unwrap();
     }
 
     #[test]
     fn of_two_that_start_together_one_wins() {
         let scratch = Scratch::new("race");
         let path = scratch.0.join("pid");
-        let slow = PidFile::claim(&path).unwrap();
+        let slow = claim(&path).unwrap();
         fs::write(&path, "4711\n").unwrap();
         let other = File::open(&path).unwrap();
         let _lock = Flock::lock(other, FlockArg::LockExclusiveNonblock).unwrap();
@@ -241,10 +246,10 @@ mod tests {
         fs::write(&precious, "data").unwrap();
         let link = scratch.0.join("link");
         std::os::unix::fs::symlink("precious", &link).unwrap();
-        assert!(PidFile::claim(&link).is_err());
-        assert!(PidFile::claim(&precious).is_err());
-        assert!(PidFile::claim(&scratch.0).is_err());
-        assert!(PidFile::claim(&scratch.0.join("missing/pid")).is_err());
+        assert!(claim(&link).is_err());
+        assert!(claim(&precious).is_err());
+        assert!(claim(&scratch.0).is_err());
+        assert!(claim(&scratch.0.join("missing/pid")).is_err());
         assert_eq!(fs::read_to_string(&precious).unwrap(), "data");
     }
 
@@ -253,7 +258,7 @@ mod tests {
     fn only_our_own_file_is_removed() {
         let scratch = Scratch::new("own");
         let path = scratch.0.join("pid");
-        let file = PidFile::claim(&path).unwrap();
+        let file = claim(&path).unwrap();
         file.publish().unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "other\n").unwrap();

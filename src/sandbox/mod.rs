@@ -1,7 +1,7 @@
 //! What the process cannot do any more once it serves (invariant 4).
 //!
 //! A process that talks to hostile guests and front ends is to gain nothing by
-//! being taken over. So it is two processes: the opener, which is small,
+//! being taken over. So it is two processes: the [`opener`], which is small,
 //! privileged and sees no guest data, and this one, which gives up everything
 //! that names or opens before it reads a guest's first byte.
 //!
@@ -23,6 +23,7 @@ mod error;
 mod linux;
 #[cfg(target_os = "linux")]
 use linux as sys;
+pub mod opener;
 pub mod rights;
 mod user;
 

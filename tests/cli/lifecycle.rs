@@ -68,6 +68,21 @@ impl Running {
         kill(pid, signal).unwrap();
     }
 
+    /// Its opener, the only child that it has.
+    #[cfg(target_os = "linux")]
+    fn opener(&self) -> Pid {
+        let id = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        Pid::from_raw(children.trim().parse().unwrap())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn opener(&self) -> Pid {
+        let id = self.child.id().to_string();
+        let children = Command::new("pgrep").args(["-P", &id]).output().unwrap();
+        Pid::from_raw(text(&children.stdout).trim().parse().unwrap())
+    }
+
     /// Waits for the end; the status, and the rest of the log.
     fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
@@ -162,7 +177,9 @@ fn a_pid_file_has_one_living_process() {
     );
     assert!(said.contains("choose another -p"), "{said}");
 
-    // What a killed process leaves behind is in nobody's way.
+    // What both of its processes, killed at once, leave behind is in nobody's way.
+    let opener = first.opener();
+    kill(opener, Signal::SIGKILL).unwrap();
     first.child.kill().unwrap();
     first.child.wait().unwrap();
     assert_eq!(scratch.names(), ["a", "pid"]);

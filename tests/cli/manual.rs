@@ -114,7 +114,9 @@ fn exit_statuses_are_those_of_the_program() {
         .collect();
     let ours = [
         Exit::Usage,
+        Exit::NoUser,
         Exit::Unavailable,
+        Exit::Software,
         Exit::Os,
         Exit::CannotCreate,
         Exit::Permission,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,7 +53,8 @@ impl Bed {
         };
         let device = Device::new(options, backend, &workers).unwrap();
         let directory = directory();
-        let endpoint = EndpointSpec::Listen(directory.join("socket"));
+        let endpoint =
+            EndpointSpec::Fd(UnixListener::bind(directory.join("socket")).unwrap().into());
         let front_end = FrontEnd::new(Arc::clone(&device), endpoint, 0).unwrap();
         let stop = Arc::new(Waker::new().unwrap());
         let stopped = Arc::clone(&stop);

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -119,7 +119,9 @@ impl Bed {
     }
 
     pub fn plan(plan: Plan) -> Self {
-        Self::at(plan, |path| EndpointSpec::Listen(path.to_owned()))
+        Self::at(plan, |path| {
+            EndpointSpec::Fd(UnixListener::bind(path).unwrap().into())
+        })
     }
 
     pub fn at(plan: Plan, endpoint: impl FnOnce(&Path) -> EndpointSpec) -> Self {

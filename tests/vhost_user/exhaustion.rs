@@ -57,7 +57,7 @@ fn a_connection_waits_until_there_are_descriptors_for_it() {
     let workers = Workers::start(1).unwrap();
     let device = device(&Plan::default(), &Arc::default(), &workers);
     let poller = Poller::new().unwrap();
-    let endpoint = EndpointSpec::Listen(directory.socket());
+    let endpoint = EndpointSpec::Fd(UnixListener::bind(directory.socket()).unwrap().into());
     let mut front_end = FrontEnd::new(device, endpoint, 0).unwrap();
     front_end.register(&poller).unwrap();
     let mut front = Front::new(UnixStream::connect(directory.socket()).unwrap());
@@ -103,7 +103,7 @@ fn a_client_tries_again_ever_more_rarely_until_it_was_heard() {
     let workers = Workers::start(1).unwrap();
     let device = device(&Plan::default(), &Arc::default(), &workers);
     let poller = Poller::new().unwrap();
-    let endpoint = EndpointSpec::Connect(directory.socket());
+    let endpoint = EndpointSpec::Connect(Box::new(directory.socket()));
     let mut front_end = FrontEnd::new(device, endpoint, 0).unwrap();
     assert_eq!(front_end.deadline(), None);
     front_end.register(&poller).unwrap();

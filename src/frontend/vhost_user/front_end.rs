@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::endpoint::{Endpoint, EndpointError, EndpointSpec, try_connect};
+use super::endpoint::{Endpoint, EndpointError, EndpointSpec};
 use super::session::{End, Session};
 use super::socket::ChannelError;
 use crate::device::Device;
@@ -31,8 +31,7 @@ const CONFIG: u64 = 2;
 /// All of it runs in one thread's event loop, and none of it blocks on a front
 /// end. That thread calls [`on_event`](Self::on_event) for tokens from
 /// `token_base` to `token_base + TOKENS - 1`, and [`on_timer`](Self::on_timer)
-/// at the [`deadline`](Self::deadline). The name of a socket that it listens on
-/// is removed when it is dropped.
+/// at the [`deadline`](Self::deadline).
 pub struct FrontEnd {
     device: Arc<Device>,
     endpoint: Endpoint,
@@ -238,14 +237,14 @@ impl FrontEnd {
 
     /// Connects to the front end that listens, now or later.
     fn connect(&mut self, poller: &Poller, now: Instant) {
-        let Endpoint::Connecting(path) = &self.endpoint else {
+        let Endpoint::Connecting(connector) = &self.endpoint else {
             return;
         };
-        match try_connect(path) {
+        match connector.connect() {
             Ok(socket) => self.start(poller, socket),
             Err(errno) => {
                 if self.failure.replace(errno) != Some(errno) {
-                    report(self.device.name(), path, errno);
+                    report(self.device.name(), connector.path(), errno);
                 }
                 self.schedule(now);
             }

@@ -19,6 +19,7 @@ use super::message::{
 use super::session::Session;
 use super::socket::{Channel, Message, is_unix_stream};
 use crate::device::{Device, DeviceError};
+use crate::sandbox::{Role, limit};
 use crate::virtio::memory::{GuestMemory, MAX_REGIONS, MemoryError};
 use crate::virtio::queue::RingAddresses;
 use crate::virtio::spec::feature;
@@ -112,6 +113,8 @@ enum Reason {
     Device(#[from] DeviceError),
     #[error("descriptor: {0}")]
     System(#[from] Errno),
+    #[error("the rights of a descriptor: {0}")]
+    Rights(std::io::Error),
 }
 
 /// What came with a request.
@@ -149,8 +152,9 @@ impl Body<'_> {
         self.fds.pop().ok_or(missing)
     }
 
-    /// A queue's index and what signals it, if anything does.
-    fn vring_fd(mut self) -> Result<(usize, Option<OwnedFd>), Reason> {
+    /// A queue's index and what signals it, if anything does, for the use of
+    /// `role` only.
+    fn vring_fd(mut self, role: Role) -> Result<(usize, Option<OwnedFd>), Reason> {
         let VringFd { index, no_fd } = self.decode(VringFd::from_bytes)?;
         if self.fds.len() != usize::from(!no_fd) {
             return Err(Reason::DescriptorFlag(self.fds.len()));
@@ -158,6 +162,7 @@ impl Body<'_> {
         let fd = self.fds.pop();
         if let Some(fd) = &fd {
             check_notifier(fd)?;
+            limit(fd, role).map_err(Reason::Rights)?;
         }
         Ok((usize::from(index), fd))
     }
@@ -257,6 +262,7 @@ impl Session {
                 if !is_unix_stream(fd.as_fd())? {
                     return Err(Reason::NotSocket);
                 }
+                limit(&fd, Role::Connection).map_err(Reason::Rights)?;
                 self.backend = Some(Channel::new(UnixStream::from(fd)));
             }
             Request::SetMemTable
@@ -268,15 +274,15 @@ impl Session {
             | Request::SetVringBase
             | Request::SetVringEnable => set_vring(&device, request, &body)?,
             Request::SetVringCall => {
-                let (ring, fd) = body.vring_fd()?;
+                let (ring, fd) = body.vring_fd(Role::Call)?;
                 device.set_vring_call(ring, fd)?;
             }
             Request::SetVringErr => {
-                let (ring, fd) = body.vring_fd()?;
+                let (ring, fd) = body.vring_fd(Role::Call)?;
                 device.set_vring_err(ring, fd)?;
             }
             Request::SetVringKick => {
-                let (ring, fd) = body.vring_fd()?;
+                let (ring, fd) = body.vring_fd(Role::Kick)?;
                 device.set_vring_kick(ring, fd)?;
                 self.started |= ring_bit(ring);
             }
@@ -404,6 +410,9 @@ fn set_vring_address(device: &Device, at: VringAddress) -> Result<(), Reason> {
 }
 
 fn memory(device: &Device, request: Request, body: Body<'_>) -> Result<Answer, Reason> {
+    for fd in &body.fds {
+        limit(fd, Role::Memory).map_err(Reason::Rights)?;
+    }
     let table = match request {
         Request::SetMemTable => {
             let MemoryTable(regions) = body.decode(MemoryTable::from_bytes)?;

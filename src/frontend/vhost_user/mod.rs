@@ -22,7 +22,7 @@ pub mod message;
 mod session;
 pub mod socket;
 
-pub use endpoint::{EndpointError, EndpointSpec};
+pub use endpoint::{Connect, EndpointError, EndpointSpec, try_connect};
 pub use front_end::FrontEnd;
 pub use handler::PROTOCOL_FEATURES;
 pub use message::{Header, Request};

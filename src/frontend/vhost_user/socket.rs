@@ -14,7 +14,7 @@ use arrayvec::ArrayVec;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockType, SockaddrLike, SockaddrStorage, getsockname,
-    getsockopt, sendmsg, sockopt,
+    getsockopt, send, sendmsg, sockopt,
 };
 
 use super::message::{Header, MAX_FDS, MAX_PAYLOAD, VERSION};
@@ -228,20 +228,23 @@ impl Channel {
         fds: &[BorrowedFd<'_>],
         flags: MsgFlags,
     ) -> Result<usize, ChannelError> {
-        let iov = [
-            IoSlice::new(head.get(from..).unwrap_or_default()),
-            IoSlice::new(
-                payload
-                    .get(from.saturating_sub(head.len())..)
-                    .unwrap_or_default(),
-            ),
-        ];
+        let head = head.get(from..).unwrap_or_default();
+        let payload = payload
+            .get(from.saturating_sub(Header::LEN)..)
+            .unwrap_or_default();
+        let bytes = [head, payload].concat();
+        let socket = self.socket.as_raw_fd();
         let raw: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
-        let control = if raw.is_empty() { &[][..] } else { &rights };
         let flags = flags | MsgFlags::MSG_NOSIGNAL;
         loop {
-            match sendmsg::<()>(self.socket.as_raw_fd(), &iov, control, flags, None) {
+            let sent = if raw.is_empty() {
+                // A device sends no descriptors: its sandbox has no sendmsg(2).
+                send(socket, &bytes, flags)
+            } else {
+                sendmsg::<()>(socket, &[IoSlice::new(&bytes)], &rights, flags, None)
+            };
+            match sent {
                 Err(Errno::EINTR) => {}
                 sent => return Ok(sent?),
             }

@@ -1,5 +1,6 @@
-//! Names that are free, stale, taken or something else; inherited sockets.
+//! Connections that fail, and inherited sockets.
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,75 +28,6 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-fn listen(path: PathBuf) -> Result<Listener, EndpointError> {
-    match Endpoint::open(EndpointSpec::Listen(path))? {
-        (Endpoint::Listening(listener), None) => Ok(listener),
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn a_listener_accepts_and_takes_its_name_along() {
-    let directory = Directory::new();
-    let listener = listen(directory.socket()).unwrap();
-    assert!(listener.accept().unwrap().is_none());
-    let _peer = try_connect(&directory.socket()).unwrap();
-    assert!(listener.accept().unwrap().is_some());
-    assert!(listener.accept().unwrap().is_none());
-    drop(listener);
-    assert!(!directory.socket().exists());
-}
-
-#[test]
-fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
-    let directory = Directory::new();
-    drop(UnixListener::bind(directory.socket()).unwrap());
-    assert!(directory.socket().exists());
-    let live = listen(directory.socket()).unwrap();
-    assert!(matches!(
-        listen(directory.socket()),
-        Err(EndpointError::Taken(_))
-    ));
-    // The attempt has left the live one as it was.
-    while live.accept().unwrap().is_some() {}
-    try_connect(&directory.socket()).unwrap();
-    assert!(live.accept().unwrap().is_some());
-}
-
-#[test]
-fn what_is_not_a_socket_is_left_alone() {
-    let directory = Directory::new();
-    fs::write(directory.socket(), "precious").unwrap();
-    assert!(matches!(
-        listen(directory.socket()),
-        Err(EndpointError::NotSocketFile(_))
-    ));
-    assert_eq!(fs::read(directory.socket()).unwrap(), b"precious");
-    let missing = directory.0.join("no/such/socket");
-    let error = listen(missing.clone()).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with(&missing.display().to_string())
-    );
-    let long = directory.0.join("x".repeat(200));
-    assert!(matches!(listen(long.clone()), Err(EndpointError::Path(..))));
-    assert!(matches!(
-        Endpoint::open(EndpointSpec::Connect(long)),
-        Err(EndpointError::Path(..))
-    ));
-}
-
-#[test]
-fn a_name_that_somebody_else_took_over_is_not_removed() {
-    let directory = Directory::new();
-    let first = listen(directory.socket()).unwrap();
-    fs::rename(directory.socket(), directory.0.join("moved")).unwrap();
-    let _second = UnixListener::bind(directory.socket()).unwrap();
-    drop(first);
-    assert!(directory.socket().exists());
 }
 
 #[test]
