@@ -20,7 +20,8 @@ use std::sync::Arc;
 use crate::net::ethernet::Mac;
 use crate::net::frame::Batch;
 use crate::netmap::attachment::Attachment;
-use crate::netmap::vale::{PortError, Switches, parse_name};
+use crate::netmap::name::switch_port;
+use crate::netmap::vale::{PortError, Switches};
 use crate::virtio::memory::Writable;
 use crate::virtio::net_header::NetHeader;
 use host::{Host, HostSide, InProcess, Operation};
@@ -270,7 +271,7 @@ pub fn build(
         Some(host) => connect(spec, host),
         None if spec.name == "none" => Ok(Arc::new(Unconnected)),
         None => {
-            let (switch, port) = parse_name(&spec.name)?;
+            let (switch, port) = switch_port(&spec.name).map_err(PortError::from)?;
             Ok(Arc::new(Vale::new(switches.get(switch), port)))
         }
     }

@@ -12,7 +12,7 @@ use crate::backend::{PREFIXES, Spec};
 const INTERFACE_NAME: usize = 15;
 /// Longest name of a port with its switch, in bytes (NETMAP_REQ_IFNAMSIZ - 1;
 /// netmap(4)).
-const PORT_NAME: usize = 63;
+const PORT_NAME: usize = crate::netmap::name::MAX_NAME;
 
 /// A back end: the name, such as `vale0:vm1`, `tap0` or `none`, known by its
 /// prefix and formed as that kind of back end wants it, and what its keys say.

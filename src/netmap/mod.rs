@@ -7,7 +7,8 @@
 //! | [`mem`] | memory regions: interfaces, rings, buffers |
 //! | [`kring`] | a ring's private state, and leases |
 //! | [`sync`] | what is checked before an application's ring is believed |
-//! | [`register`] | names, modes, and clients that come and go |
+//! | [`name`] | names of ports and switches |
+//! | [`register`] | modes, and clients that come and go |
 //! | [`port`] | what a client does with its port |
 //! | [`ring_port`] | krings on a switch |
 //! | [`vale`] | the switch |
@@ -20,6 +21,7 @@ pub mod attachment;
 pub mod kring;
 pub mod mac_table;
 pub mod mem;
+pub mod name;
 pub mod offload;
 pub mod port;
 pub mod register;

@@ -13,14 +13,13 @@ use arrayvec::ArrayVec;
 
 use super::attachment::Attachment;
 use super::mac_table::{Entry, MacTable};
+use super::name::NameError;
 use super::offload;
 use crate::net::ethernet::Mac;
 use crate::net::frame::{BATCH, Batch};
 
 /// Most ports of one switch, as in netmap(4).
 pub const MAX_PORTS: usize = 254;
-/// Longest name of a switch and a port together, with its colon.
-pub const MAX_NAME: usize = 63;
 
 /// For every port but the sender's.
 const FLOOD: u8 = u8::MAX;
@@ -43,9 +42,9 @@ pub struct PortId(u8);
 /// Why a port cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
-    /// Longer than [`MAX_NAME`], or not `valeX:PORT`.
-    #[error("{0}: a switch port is named valeX:PORT, with at most {MAX_NAME} bytes")]
-    Name(String),
+    /// A name that no port of a switch can have.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The port is there already.
     #[error("{0} is in use: choose another port name")]
     InUse(String),
@@ -268,25 +267,6 @@ impl Switches {
         let switches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         switches.values().cloned().collect()
     }
-}
-
-/// Splits `valeX:PORT`.
-///
-/// # Errors
-/// When it is not of that form, or too long.
-pub fn parse_name(name: &str) -> Result<(&str, &str), PortError> {
-    let bad = || PortError::Name(name.to_owned());
-    let (switch, port) = name.split_once(':').ok_or_else(bad)?;
-    let good = |part: &str| {
-        !part.is_empty()
-            && part
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    if name.len() > MAX_NAME || !switch.starts_with("vale") || !good(switch) || !good(port) {
-        return Err(bad());
-    }
-    Ok((switch, port))
 }
 
 #[cfg(test)]

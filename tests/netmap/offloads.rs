@@ -2,7 +2,7 @@
 //! not.
 
 use vtnetd::net::checksum::{pseudo_v4, sum};
-use vtnetd::netmap::abi::NR_ACCEPT_VNET_HDR;
+use vtnetd::netmap::abi::nmreq::NR_ACCEPT_VNET_HDR;
 use vtnetd::netmap::port::{HeaderLen, Port};
 use vtnetd::netmap::register::Request;
 use vtnetd::virtio::net_header::{F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, NetHeader};

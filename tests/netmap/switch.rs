@@ -181,7 +181,7 @@ fn what_a_client_did_not_send_yet_is_not_sent_when_it_goes() {
 fn the_header_length_changes_between_frames() {
     let core = core(2048);
     let accept = |name: &str| Request {
-        flags: vtnetd::netmap::abi::NR_ACCEPT_VNET_HDR,
+        flags: vtnetd::netmap::abi::nmreq::NR_ACCEPT_VNET_HDR,
         ..Request::new(name)
     };
     let a = Client::with(&core, accept("vale0:a"));

@@ -11,8 +11,18 @@
 //! ```
 //!
 //! Ring offsets count from the `netmap_if`, `buf_ofs` from the ring: buffer
-//! `i` begins at `ring + buf_ofs + i * nr_buf_size`. Structures of the control
-//! requests that nothing here serves yet are not here yet either.
+//! `i` begins at `ring + buf_ofs + i * nr_buf_size`.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | this one | what lies in shared memory, and the limits |
+//! | [`nmreq`] | the current control interface, `NIOCCTRL` |
+//! | [`option`] | the options of its requests |
+//! | [`legacy`] | the older one, `NIOCREGIF` and `NIOCGINFO` |
+
+pub mod legacy;
+pub mod nmreq;
+pub mod option;
 
 /// The interface version spoken (`NETMAP_API`); its ring and slot layout is
 /// that of 14 and 15.
@@ -40,6 +50,12 @@ pub const NM_BDG_MAXSLOTS: u32 = 4096;
 pub const NM_BRIDGE_RINGSIZE: u32 = 1024;
 /// Most pipes below one port.
 pub const NM_MAXPIPES: u32 = 64;
+/// Most rings of a pipe in each direction.
+pub const NM_PIPE_MAXRINGS: u16 = 256;
+/// Most slots of a pipe's ring.
+pub const NM_PIPE_MAXSLOTS: u32 = 4096;
+/// Most slots of a monitor's ring.
+pub const NM_MONITOR_MAXSLOTS: u32 = 4096;
 /// Ring numbers in port names are below this.
 pub const NETMAP_RING_MASK: u16 = 0x0fff;
 
@@ -129,6 +145,9 @@ pub const NR_TIMESTAMP: u32 = 0x0002;
 /// Ring flag: heed `NS_FORWARD`.
 pub const NR_FORWARD: u32 = 0x0004;
 
+/// `ni_flags`: the region is not the global one.
+pub const NI_PRIV_MEM: u32 = 0x1;
+
 /// One registration, without the ring offsets that follow it, each an `i64`
 /// (`struct netmap_if`).
 #[repr(C)]
@@ -138,7 +157,7 @@ pub struct Interface {
     pub ni_name: [u8; IFNAMSIZ],
     /// Not used.
     pub ni_version: u32,
-    /// Not used.
+    /// [`NI_PRIV_MEM`].
     pub ni_flags: u32,
     /// Transmit rings, host rings not counted.
     pub ni_tx_rings: u32,
@@ -153,97 +172,6 @@ pub struct Interface {
     /// Not used.
     pub ni_spare1: [u32; 3],
 }
-
-/// What every control request begins with (`struct nmreq_header`).
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct RequestHeader {
-    /// Version: [`NETMAP_MIN_API`] to [`NETMAP_MAX_API`].
-    pub nr_version: u16,
-    /// `NETMAP_REQ_`.
-    pub nr_reqtype: u16,
-    /// 0.
-    pub nr_reserved: u32,
-    /// Port name, closed by a zero.
-    pub nr_name: [u8; NETMAP_REQ_IFNAMSIZ],
-    /// The client's pointer to the first option.
-    pub nr_options: u64,
-    /// The client's pointer to the body.
-    pub nr_body: u64,
-}
-
-/// `nr_reqtype`: bind a port; the body is a [`RegisterBody`].
-pub const NETMAP_REQ_REGISTER: u16 = 1;
-
-/// The body of [`NETMAP_REQ_REGISTER`] (`struct nmreq_register`).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RegisterBody {
-    /// Out: where the `netmap_if` is in the region.
-    pub nr_offset: u64,
-    /// Out: bytes of the region.
-    pub nr_memsize: u64,
-    /// Slots of a transmit ring.
-    pub nr_tx_slots: u32,
-    /// Slots of a receive ring.
-    pub nr_rx_slots: u32,
-    /// Transmit rings.
-    pub nr_tx_rings: u16,
-    /// Receive rings.
-    pub nr_rx_rings: u16,
-    /// Host transmit rings.
-    pub nr_host_tx_rings: u16,
-    /// Host receive rings.
-    pub nr_host_rx_rings: u16,
-    /// The region; 0: a new one, or what the port has.
-    pub nr_mem_id: u16,
-    /// Which ring, when `nr_mode` asks for one.
-    pub nr_ringid: u16,
-    /// `NR_REG_`.
-    pub nr_mode: u32,
-    /// Buffers beyond those of the rings.
-    pub nr_extra_bufs: u32,
-    /// Flags below.
-    pub nr_flags: u64,
-}
-
-/// `nr_mode`: not to be used.
-pub const NR_REG_DEFAULT: u32 = 0;
-/// `nr_mode`: all rings but the host's.
-pub const NR_REG_ALL_NIC: u32 = 1;
-/// `nr_mode`: the host rings.
-pub const NR_REG_SW: u32 = 2;
-/// `nr_mode`: all rings and the host's.
-pub const NR_REG_NIC_SW: u32 = 3;
-/// `nr_mode`: the pair `nr_ringid`.
-pub const NR_REG_ONE_NIC: u32 = 4;
-/// `nr_mode`: given up; pipes are named `port{id`.
-pub const NR_REG_PIPE_MASTER: u32 = 5;
-/// `nr_mode`: given up; pipes are named `port}id`.
-pub const NR_REG_PIPE_SLAVE: u32 = 6;
-/// `nr_mode`: memory and no port.
-pub const NR_REG_NULL: u32 = 7;
-/// `nr_mode`: the host pair `nr_ringid`.
-pub const NR_REG_ONE_SW: u32 = 8;
-
-/// `nr_flags`: a monitor of what the port sends.
-pub const NR_MONITOR_TX: u64 = 0x100;
-/// `nr_flags`: a monitor of what the port receives.
-pub const NR_MONITOR_RX: u64 = 0x200;
-/// `nr_flags`: a monitor that shares buffers with the port.
-pub const NR_ZCOPY_MON: u64 = 0x400;
-/// `nr_flags`: nobody else may bind these rings.
-pub const NR_EXCLUSIVE: u64 = 0x800;
-/// `nr_flags`: receive rings only.
-pub const NR_RX_RINGS_ONLY: u64 = 0x2000;
-/// `nr_flags`: transmit rings only.
-pub const NR_TX_RINGS_ONLY: u64 = 0x4000;
-/// `nr_flags`: frames may begin with a virtio-net header.
-pub const NR_ACCEPT_VNET_HDR: u64 = 0x8000;
-/// `nr_flags`: poll(2) syncs receive rings without `POLLIN` too.
-pub const NR_DO_RX_POLL: u64 = 0x10000;
-/// `nr_flags`: poll(2) syncs transmit rings with `POLLOUT` only.
-pub const NR_NO_TX_POLL: u64 = 0x20000;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{RegisterError, Request, RingMode};
 use crate::event::Waker;
-use crate::netmap::abi;
+use crate::netmap::abi::nmreq;
 use crate::netmap::kring::{Kring, Listener};
 use crate::netmap::mem::{InterfaceMemory, InterfaceSpec};
 use crate::netmap::port::{Direction, HeaderLen};
@@ -52,8 +52,8 @@ fn selected(
         }
     };
     Ok([
-        (Direction::Tx, select(abi::NR_RX_RINGS_ONLY, tx_rings)?),
-        (Direction::Rx, select(abi::NR_TX_RINGS_ONLY, rx_rings)?),
+        (Direction::Tx, select(nmreq::NR_RX_RINGS_ONLY, tx_rings)?),
+        (Direction::Rx, select(nmreq::NR_TX_RINGS_ONLY, rx_rings)?),
     ])
 }
 
@@ -72,7 +72,7 @@ impl Bindings {
                 want: request.mem_id,
             });
         }
-        if port.header_len() != HeaderLen::None && request.flags & abi::NR_ACCEPT_VNET_HDR == 0 {
+        if port.header_len() != HeaderLen::None && request.flags & nmreq::NR_ACCEPT_VNET_HDR == 0 {
             return Err(RegisterError::VnetHeader(name()));
         }
         let rings = selected(request, &port.shape())?;
@@ -87,7 +87,7 @@ impl Bindings {
             rx: Vec::new(),
             listener: Arc::new(Listener::new(waker)),
         };
-        let exclusive = request.flags & abi::NR_EXCLUSIVE != 0;
+        let exclusive = request.flags & nmreq::NR_EXCLUSIVE != 0;
         for (direction, rings) in rings {
             for ring in rings {
                 let bound = port.bind(direction, ring, exclusive);

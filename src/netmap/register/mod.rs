@@ -6,7 +6,7 @@
 //! port with sixteen rings of which one is used has one.
 
 mod bindings;
-mod name;
+mod port_string;
 mod request;
 
 use std::collections::HashMap;
@@ -14,12 +14,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use name::{PortName, parse_port_string};
+pub use port_string::parse_port_string;
 pub use request::{RegisterError, Request, RingMode};
 
-use super::abi::{self, RegisterBody};
+use super::abi::nmreq::{self, RegisterBody};
 use super::kring::Kring;
 use super::mem::{InterfaceMemory, PortNeeds, Region, RegionConfig, Regions, RingView};
+use super::name::PortName;
 use super::port::{Direction, HeaderLen, Port};
 use super::ring_port::RingPort;
 use super::vale::{PortId, Switch, Switches};
@@ -82,7 +83,7 @@ impl Netmap {
         if request.mode == RingMode::Null {
             return Err(not_served("null ports"));
         }
-        let monitor = abi::NR_MONITOR_TX | abi::NR_MONITOR_RX | abi::NR_ZCOPY_MON;
+        let monitor = nmreq::NR_MONITOR_TX | nmreq::NR_MONITOR_RX | nmreq::NR_ZCOPY_MON;
         if request.flags & monitor != 0 {
             return Err(not_served("monitors"));
         }

@@ -2,8 +2,10 @@
 
 use std::io;
 
-use crate::netmap::abi::{self, RegisterBody};
+use crate::netmap::abi;
+use crate::netmap::abi::nmreq::{self, RegisterBody};
 use crate::netmap::mem::MemError;
+use crate::netmap::name::NameError;
 use crate::netmap::ring_port::{BindError, Shape};
 use crate::netmap::vale::PortError;
 
@@ -70,12 +72,12 @@ impl Request {
     /// When `nr_mode` is none that is served.
     pub fn from_body(name: &str, body: &RegisterBody) -> Result<Self, RegisterError> {
         let mode = match body.nr_mode {
-            abi::NR_REG_ALL_NIC => RingMode::All,
-            abi::NR_REG_SW => RingMode::Host,
-            abi::NR_REG_NIC_SW => RingMode::AllAndHost,
-            abi::NR_REG_ONE_NIC => RingMode::One(body.nr_ringid),
-            abi::NR_REG_ONE_SW => RingMode::OneHost(body.nr_ringid),
-            abi::NR_REG_NULL => RingMode::Null,
+            nmreq::NR_REG_ALL_NIC => RingMode::All,
+            nmreq::NR_REG_SW => RingMode::Host,
+            nmreq::NR_REG_NIC_SW => RingMode::AllAndHost,
+            nmreq::NR_REG_ONE_NIC => RingMode::One(body.nr_ringid),
+            nmreq::NR_REG_ONE_SW => RingMode::OneHost(body.nr_ringid),
+            nmreq::NR_REG_NULL => RingMode::Null,
             mode => {
                 return Err(RegisterError::Mode {
                     name: name.to_owned(),
@@ -121,13 +123,8 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
     /// A name that no port can have.
-    #[error("{name}: {rule}")]
-    Name {
-        /// The name.
-        name: String,
-        /// The rule it breaks.
-        rule: &'static str,
-    },
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// An `nr_mode` that does not exist, or is given up.
     #[error(
         "{name}: nr_mode {mode} binds no rings; take NR_REG_ALL_NIC, or for a pipe a name with \
