@@ -61,9 +61,14 @@ fn main() -> ExitCode {
         bed::skipped(missing);
         return ExitCode::SUCCESS;
     }
-    for (queues, mergeable) in [(1, false), (1, true), (2, true)] {
+    for (queues, mergeable, packed) in [
+        (1, false, false),
+        (1, true, false),
+        (2, true, false),
+        (1, true, true),
+    ] {
         for &length in &plan.lengths {
-            if let Err(error) = compare(&plan, Links::new(queues, mergeable), length) {
+            if let Err(error) = compare(&plan, Links::new(queues, mergeable, packed), length) {
                 eprintln!("{error}");
                 return ExitCode::FAILURE;
             }
@@ -81,10 +86,11 @@ fn compare(plan: &Plan, links: Links, length: u64) -> Result<()> {
     }
     let [ours, theirs] = [ours, theirs].map(median);
     println!(
-        "{length:4} bytes, {} pairs, mergeable {}, huge pages {}: \
+        "{length:4} bytes, {} pairs, mergeable {}, packed {}, huge pages {}: \
          vtnetd {:.3} M/s, net_vhost {:.3} M/s, ratio {:.2}",
         links.queues,
         links.mergeable,
+        links.packed,
         links.huge_pages,
         ours / 1e6,
         theirs / 1e6,

@@ -14,7 +14,7 @@ use super::pair::Shared;
 use super::vring::{Vring, VringFault};
 use crate::net::ethernet::Mac;
 use crate::virtio::memory::{GuestMemory, Readable, Writable};
-use crate::virtio::queue::{Chain, Parts, Pop, SplitQueue, VirtQueue};
+use crate::virtio::queue::{Chain, Parts, Pop, Queue, VirtQueue};
 use crate::virtio::spec::{ctrl, net};
 
 /// Bytes of the longest command that is looked at: two full address tables.
@@ -108,13 +108,7 @@ impl ControlQueue {
     }
 
     /// Executes one command and writes its answer, one byte (5.1.6.5).
-    fn answer(
-        &self,
-        queue: &SplitQueue,
-        memory: &GuestMemory,
-        chain: Chain,
-        command: &Command<'_>,
-    ) {
+    fn answer(&self, queue: &mut Queue, memory: &GuestMemory, chain: Chain, command: &Command<'_>) {
         let mut bytes = Vec::with_capacity(64);
         for part in &command.request {
             let room = COMMAND - bytes.len();

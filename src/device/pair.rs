@@ -319,8 +319,8 @@ impl Vring {
         let Some((queue, _)) = turn.active() else {
             return false;
         };
-        match queue.enable_kicks() {
-            Ok(waiting) => waiting > 0 || polled,
+        match queue.enable_kicks(0) {
+            Ok(waiting) => waiting || polled,
             Err(error) => {
                 turn.fail(error);
                 false

@@ -16,7 +16,7 @@ use crate::net::offload::accepts;
 use crate::netmap::attachment::{Attachment, Delivered};
 use crate::virtio::memory::{GuestMemory, Readable, Writable, copy};
 use crate::virtio::net_header::NetHeader;
-use crate::virtio::queue::{Chain, Parts, Pop, RingError, SplitQueue, VirtQueue};
+use crate::virtio::queue::{Chain, Parts, Pop, Queue, RingError, VirtQueue};
 
 /// Most chains in one reservation.
 const CHAINS: usize = 512;
@@ -156,7 +156,7 @@ impl QueuePort {
     fn place<'m>(
         &self,
         pair: &QueuePair,
-        queue: &mut SplitQueue,
+        queue: &mut Queue,
         memory: &'m GuestMemory,
         batch: &Batch<'_>,
         picks: &[u16],
@@ -233,7 +233,7 @@ impl QueuePort {
 #[inline]
 fn reserve<'m>(
     pair: &QueuePair,
-    queue: &mut SplitQueue,
+    queue: &mut Queue,
     memory: &'m GuestMemory,
     need: usize,
     mergeable: bool,

@@ -53,11 +53,12 @@ impl Device {
         self.change(index, |vring| vring.set_addresses(at))
     }
 
-    /// The available index to begin with.
+    /// Where to begin, as [`VirtQueue::new`](crate::virtio::queue::VirtQueue::new)
+    /// has it.
     ///
     /// # Errors
     /// When the queue does not exist.
-    pub fn set_vring_base(&self, index: usize, base: u16) -> Result<(), DeviceError> {
+    pub fn set_vring_base(&self, index: usize, base: u32) -> Result<(), DeviceError> {
         self.change(index, |vring| vring.set_base(base))
     }
 
@@ -123,12 +124,12 @@ impl Device {
         Ok(())
     }
 
-    /// Stops a ring after the last access to it; returns the next available
-    /// index.
+    /// Stops a ring after the last access to it; returns where to go
+    /// on.
     ///
     /// # Errors
     /// When the queue does not exist.
-    pub fn stop_vring(&self, index: usize) -> Result<u16, DeviceError> {
+    pub fn stop_vring(&self, index: usize) -> Result<u32, DeviceError> {
         let (vring, seat, _) = self.queue(index)?;
         let (base, kick) = vring.stop();
         unwatch(seat, &kick);

@@ -16,7 +16,7 @@ use crate::backend::{Dropped, Received, Room};
 use crate::net::frame::{BATCH, FRAME_PARTS, MAX_FRAME};
 use crate::virtio::memory::{GuestMemory, Readable, Writable};
 use crate::virtio::net_header::NetHeader;
-use crate::virtio::queue::{Chain, Parts, Pop, RingError, SplitQueue, VirtQueue};
+use crate::virtio::queue::{Chain, Parts, Pop, Queue, RingError, VirtQueue};
 
 /// Most chains that are taken in one look, whatever they hold.
 const CHAINS: usize = 512;
@@ -33,7 +33,7 @@ struct Waiting {
 /// One turn's reception.
 struct Pull<'t> {
     pair: &'t QueuePair,
-    queue: &'t mut SplitQueue,
+    queue: &'t mut Queue,
     memory: &'t GuestMemory,
     header_len: usize,
     mergeable: bool,
@@ -135,8 +135,9 @@ impl Pull<'_> {
     }
 
     /// Gives back what was taken and not filled.
-    fn end(mut self) -> (u16, usize, Option<RingError>) {
-        let left = self.waiting.len();
+    fn end(mut self) -> (u16, u16, Option<RingError>) {
+        // At most FRAME_PARTS.
+        let left = u16::try_from(self.waiting.len()).unwrap_or(u16::MAX);
         while let Some(waiting) = self.waiting.pop() {
             self.queue.unpop(waiting.chain);
         }
@@ -314,9 +315,9 @@ pub(super) fn turn(pair: &QueuePair) -> usize {
                 let Some((queue, _)) = turn.active() else {
                     return got;
                 };
-                match queue.enable_kicks() {
-                    Ok(waiting) if usize::from(waiting) > left => {}
-                    Ok(_) => {
+                match queue.enable_kicks(left) {
+                    Ok(true) => {}
+                    Ok(false) => {
                         pair.rx_starved.store(true, Ordering::Relaxed);
                         return got;
                     }

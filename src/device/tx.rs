@@ -10,7 +10,7 @@ use crate::net::frame::{BATCH, Batch, ETHER_HEADER, MAX_FRAME};
 use crate::net::offload;
 use crate::virtio::memory::{GuestMemory, Readable, Writable, gather};
 use crate::virtio::net_header::{LEN, NetHeader};
-use crate::virtio::queue::{Chain, Parts, Pop, RingError, SplitQueue, VirtQueue};
+use crate::virtio::queue::{Chain, Parts, Pop, Queue, RingError, VirtQueue};
 
 /// The readable buffers of a chain become a frame's parts; writable ones are
 /// not for a transmit queue and are left alone.
@@ -75,7 +75,7 @@ pub(super) fn turn(pair: &QueuePair) -> usize {
 #[inline]
 fn collect<'m>(
     pair: &QueuePair,
-    queue: &mut SplitQueue,
+    queue: &mut Queue,
     memory: &'m GuestMemory,
     batch: &mut Batch<'m>,
     chains: &mut ArrayVec<Chain, BATCH>,
@@ -103,7 +103,7 @@ struct Found {
 #[inline]
 fn follow<'m>(
     pair: &QueuePair,
-    queue: &mut SplitQueue,
+    queue: &mut Queue,
     memory: &'m GuestMemory,
     batch: &mut Batch<'m>,
     chains: &mut ArrayVec<Chain, BATCH>,

@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::notifier::{Blocks, drain, signal};
 use crate::virtio::memory::GuestMemory;
 use crate::virtio::queue::{
-    Chain, RingAddresses, RingError, RingFeatures, SetupError, SplitQueue, VirtQueue,
+    Chain, PackedQueue, Queue, RingAddresses, RingError, RingFeatures, SetupError, VirtQueue,
 };
 
 /// Most leases on one ring at a time; each worker has one at most.
@@ -61,7 +61,7 @@ struct Claim {
 /// A ring that can be worked on.
 pub struct Active {
     /// The ring.
-    pub queue: SplitQueue,
+    pub queue: Queue,
     /// The table in which its buffers are looked up.
     pub memory: Arc<GuestMemory>,
 }
@@ -71,7 +71,8 @@ pub struct Active {
 struct State {
     size: u16,
     addresses: Option<RingAddresses>,
-    base: u16,
+    /// Where to go on; `None`: from the start.
+    base: Option<u32>,
     kick: Kick,
     call: Option<OwnedFd>,
     err: Option<OwnedFd>,
@@ -128,7 +129,7 @@ impl Vring {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         if let Some(active) = state.active.take() {
-            state.base = active.queue.base();
+            state.base = Some(active.queue.base());
         }
         let result = change(&mut state);
         state.closing = false;
@@ -147,7 +148,9 @@ impl Vring {
     /// # Errors
     /// As all changes: when the ring is complete now and cannot be set up.
     pub fn set_size(&self, size: u16) -> Result<(), VringFault> {
-        if !size.is_power_of_two() || size > crate::virtio::spec::MAX_QUEUE_SIZE {
+        let packed = self.lock().features.packed;
+        let possible = packed || size.is_power_of_two();
+        if size == 0 || !possible || size > crate::virtio::spec::MAX_QUEUE_SIZE {
             return Err(SetupError::Size(size).into());
         }
         self.change(|state| state.size = size)
@@ -161,12 +164,16 @@ impl Vring {
         self.change(|state| state.addresses = Some(at))
     }
 
-    /// The available index to go on from.
+    /// Where to go on, as [`VirtQueue::new`] has it.
     ///
     /// # Errors
     /// As for [`set_size`](Self::set_size).
-    pub fn set_base(&self, base: u16) -> Result<(), VringFault> {
-        self.change(|state| state.base = base)
+    pub fn set_base(&self, base: u32) -> Result<(), VringFault> {
+        let packed = self.lock().features.packed;
+        if !packed && base > u16::MAX.into() {
+            return Err(SetupError::Base(base).into());
+        }
+        self.change(|state| state.base = Some(base))
     }
 
     /// The negotiated features.
@@ -228,10 +235,10 @@ impl Vring {
         state.closing = false;
     }
 
-    /// Stops the ring, after the last access. Returns the next available index
+    /// Stops the ring, after the last access. Returns where to go on
     /// and the kick descriptor that is to be watched no longer.
-    pub fn stop(&self) -> (u16, Kick) {
-        let stopped = self.change(|state| (state.base, std::mem::take(&mut state.kick)));
+    pub fn stop(&self) -> (u32, Kick) {
+        let stopped = self.change(|state| (state.base(), std::mem::take(&mut state.kick)));
         // A stopped ring is not set up, so nothing can have failed.
         stopped.unwrap_or_default()
     }
@@ -310,7 +317,7 @@ impl Vring {
 
     fn fail(&self, state: &mut State, fault: VringFault) {
         if let Some(active) = state.active.take() {
-            state.base = active.queue.base();
+            state.base = Some(active.queue.base());
         }
         self.report(state, fault);
         self.failed.store(true, Ordering::Relaxed);
@@ -326,6 +333,16 @@ impl Vring {
 }
 
 impl State {
+    /// Where the ring is to go on.
+    fn base(&self) -> u32 {
+        let start = if self.features.packed {
+            PackedQueue::START
+        } else {
+            0
+        };
+        self.base.unwrap_or(start)
+    }
+
     /// Sets the ring up when everything for it is there.
     fn activate(&mut self) -> Result<(), VringFault> {
         let (Some(at), false) = (self.addresses, matches!(self.kick, Kick::Unset)) else {
@@ -335,8 +352,13 @@ impl State {
             return Ok(());
         }
         let memory = Arc::clone(&self.memory);
-        let mut queue =
-            SplitQueue::new(Arc::clone(&memory), self.size, at, self.base, self.features)?;
+        let mut queue = Queue::new(
+            Arc::clone(&memory),
+            self.size,
+            at,
+            self.base(),
+            self.features,
+        )?;
         queue.disable_kicks();
         self.active = Some(Active { queue, memory });
         Ok(())
@@ -362,7 +384,7 @@ pub struct Turn<'v> {
 
 impl Turn<'_> {
     /// The ring and the memory of its buffers, while nothing is wrong.
-    pub fn active(&mut self) -> Option<(&mut SplitQueue, &GuestMemory)> {
+    pub fn active(&mut self) -> Option<(&mut Queue, &GuestMemory)> {
         let Active { queue, memory } = self.state.active.as_mut()?;
         Some((queue, memory))
     }
@@ -405,7 +427,7 @@ impl Lease<'_> {
     /// Takes chains from the ring, all in one go: `take` returns how many.
     pub fn reserve(
         &self,
-        take: impl FnOnce(&mut SplitQueue) -> Result<u16, RingError>,
+        take: impl FnOnce(&mut Queue) -> Result<u16, RingError>,
     ) -> Option<Reservation> {
         let mut state = self.vring.lock();
         match take(&mut state.active.as_mut()?.queue) {
@@ -438,7 +460,7 @@ impl Lease<'_> {
     ) {
         let broken = self.memory().is_broken();
         let mut state = self.vring.lock();
-        if let Some(active) = &state.active {
+        if let Some(active) = &mut state.active {
             for (chain, len) in used {
                 active.queue.put_used(chain, if broken { 0 } else { len });
             }

@@ -71,6 +71,8 @@ pub mod feature {
     pub const VHOST_USER_PROTOCOL_FEATURES: u64 = 1 << 30;
     /// The driver speaks virtio 1.0 or later, not legacy.
     pub const VERSION_1: u64 = 1 << 32;
+    /// Queues are packed.
+    pub const RING_PACKED: u64 = 1 << 34;
 }
 
 /// Section 5.1.4: the configuration's status field.
@@ -141,7 +143,7 @@ pub mod ctrl {
     pub const GUEST_OFFLOADS_SET: u8 = 0;
 }
 
-/// Section 2.7.5: descriptor flags of the split queue.
+/// Sections 2.7.5 and 2.8.13: descriptor flags.
 pub mod desc {
     /// The chain goes on in `next`.
     pub const F_NEXT: u16 = 1;
@@ -149,6 +151,22 @@ pub mod desc {
     pub const F_WRITE: u16 = 2;
     /// The buffer is a table of descriptors.
     pub const F_INDIRECT: u16 = 4;
+    /// Packed: the driver's wrap counter when it made this available.
+    pub const F_AVAIL: u16 = 1 << 7;
+    /// Packed: the device's wrap counter when it used this.
+    pub const F_USED: u16 = 1 << 15;
+}
+
+/// Section 2.8.10: what an event suppression structure of a packed ring asks for.
+pub mod event {
+    /// To be told of every change.
+    pub const ENABLE: u16 = 0;
+    /// To be told of none.
+    pub const DISABLE: u16 = 1;
+    /// To be told when a descriptor is passed (`EVENT_IDX`).
+    pub const DESC: u16 = 2;
+    /// The bits that say so; the others are reserved.
+    pub const MASK: u16 = 3;
 }
 
 /// Section 2.7.6: the driver asks for no interrupt.

@@ -72,6 +72,32 @@ pub fn booted_again() -> Result<()> {
     Ok(())
 }
 
+/// One guest with packed rings beside one with split ones, through reloads and
+/// a reboot.
+pub fn packed() -> Result<()> {
+    let mut bench = Bench::new("")?;
+    let mut options = [bench.options(1), bench.options(2)];
+    options[0].device = "packed=on".to_owned();
+    bench.boot(options)?;
+    let before = bench.vtnetd.census()?;
+    let ring_packed = 34;
+    for (guest, wanted) in bench.guests.iter_mut().zip(["1", "0"]) {
+        let features = guest.run("cat /sys/bus/virtio/devices/virtio0/features")?;
+        let bit = features.trim().get(ring_packed..=ring_packed);
+        same("VIRTIO_F_RING_PACKED", &Some(wanted), &bit)?;
+    }
+    bench.guests[0].run("rmmod virtio_net && load-driver")?;
+    bench.ping()?;
+    bench.guests[0].reboot()?;
+    bench.ping()?;
+    let [first, second] = bench.guests.as_mut_slice() else {
+        return Err(Error::new("two guests were started"));
+    };
+    bed::transfer(first, second, 16)?;
+    bed::transfer(second, first, 16)?;
+    same("vtnetd", &before, &bench.vtnetd.census()?)
+}
+
 pub fn killed() -> Result<()> {
     let mut bench = Bench::new("")?;
     let options = [bench.options(1)];

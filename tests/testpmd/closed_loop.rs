@@ -15,7 +15,7 @@ const PORTS: [&str; 2] = ["vale0:vm1", "vale0:vm2"];
 
 pub fn run(links: Links) -> Result<()> {
     let seconds = env::var("VTNETD_TESTPMD_SECONDS").ok();
-    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(2);
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(1);
     let scratch = Scratch::new()?;
     let sockets = [scratch.path("vm1.sock"), scratch.path("vm2.sock")];
     let devices = [0, 1].map(|at| {

@@ -2,7 +2,7 @@
 //! `net_virtio_user` ports on two ports of a switch.
 //!
 //! testpmd sends some frames from both ports, and then forwards whatever
-//! arrives at one port to the other for `VTNETD_TESTPMD_SECONDS` (2), as fast
+//! arrives at one port to the other for `VTNETD_TESTPMD_SECONDS` (1), as fast
 //! as it goes. Afterwards both sides must have counted the same.
 
 mod closed_loop;
@@ -14,16 +14,21 @@ use bed::{Links, Test, equipment, run_tests};
 fn main() -> ExitCode {
     let equipment = equipment::testpmd().map_err(|missing| missing.while_doing("testpmd"));
     let mut tests = Vec::new();
-    for queues in [1, 2] {
-        for mergeable in [false, true] {
-            let name = format!(
-                "{queues}_pairs_{}mergeable",
-                if mergeable { "" } else { "not_" }
-            );
-            tests.push(Test::new(name, move || {
-                closed_loop::run(Links::new(queues, mergeable))
-            }));
-        }
+    for (queues, mergeable, packed) in [
+        (1, false, false),
+        (1, true, false),
+        (2, false, false),
+        (2, true, false),
+        (1, false, true),
+        (1, true, true),
+        (2, true, true),
+    ] {
+        let format = if packed { "packed" } else { "split" };
+        let not = if mergeable { "" } else { "not_" };
+        tests.push(Test::new(
+            format!("{queues}_pairs_{format}_{not}mergeable"),
+            move || closed_loop::run(Links::new(queues, mergeable, packed)),
+        ));
     }
     run_tests(equipment, tests)
 }

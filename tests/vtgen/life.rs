@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bed::{Scratch, Vtnetd};
 use vtnetd::driver::front_end::FrontEnd;
-use vtnetd::driver::net::{NetDriver, NetOptions, Pair};
-use vtnetd::virtio::spec::{ctrl, net};
+use vtnetd::driver::net::{Layout, NetDriver, NetOptions, Pair};
+use vtnetd::virtio::spec::{ctrl, feature, net};
 
 const SOON: Duration = Duration::from_secs(10);
 /// Long enough for a frame to arrive that should not.
@@ -60,6 +60,14 @@ impl Switch {
     }
 }
 
+/// A driver for each ring format.
+fn formats() -> [NetOptions; 2] {
+    let mut packed = NetOptions::default();
+    packed.negotiation.features |= feature::RING_PACKED;
+    packed.negotiation.required = feature::RING_PACKED;
+    [NetOptions::default(), packed]
+}
+
 /// A broadcast frame with a number in it.
 fn frame(number: u8) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
@@ -82,75 +90,118 @@ fn talk(a: &mut NetDriver, b: &mut NetDriver, number: u8) {
 
 #[test]
 fn a_stopped_device_sends_and_receives_nothing_until_it_resumes() {
-    let switch = Switch::start("");
-    let (mut a, mut b) = switch.both(&NetOptions::default());
-    talk(&mut a, &mut b, 1);
-    b.stop().unwrap();
-    a.pair(0).tx.send(&frame(2)).unwrap();
-    a.pair(0).tx.drain().unwrap();
-    assert_eq!(received(b.pair(0), NEVER), None);
-    // What a stopped device was given waits for it.
-    b.pair(0).tx.send(&frame(3)).unwrap();
-    assert_eq!(received(a.pair(0), NEVER), None);
-    assert_eq!(b.pair(0).tx.outstanding(), 1);
-    b.resume().unwrap();
-    assert_eq!(received(a.pair(0), SOON), Some(frame(3)));
-    talk(&mut a, &mut b, 4);
+    for options in formats() {
+        let switch = Switch::start("");
+        let (mut a, mut b) = switch.both(&options);
+        talk(&mut a, &mut b, 1);
+        b.stop().unwrap();
+        a.pair(0).tx.send(&frame(2)).unwrap();
+        a.pair(0).tx.drain().unwrap();
+        assert_eq!(received(b.pair(0), NEVER), None);
+        // What a stopped device was given waits for it.
+        b.pair(0).tx.send(&frame(3)).unwrap();
+        assert_eq!(received(a.pair(0), NEVER), None);
+        assert_eq!(b.pair(0).tx.outstanding(), 1);
+        b.resume().unwrap();
+        assert_eq!(received(a.pair(0), SOON), Some(frame(3)));
+        talk(&mut a, &mut b, 4);
+    }
 }
 
 #[test]
 fn a_reset_device_starts_anew_in_the_middle_of_traffic() {
-    let switch = Switch::start("");
-    let (mut a, mut b) = switch.both(&NetOptions::default());
-    for number in 0..20 {
-        for _ in 0..50 {
-            a.pair(0).tx.send(&frame(number)).unwrap();
+    for options in formats() {
+        let switch = Switch::start("");
+        let (mut a, mut b) = switch.both(&options);
+        for number in 0..20 {
+            for _ in 0..50 {
+                a.pair(0).tx.send(&frame(number)).unwrap();
+            }
+            b.reset().unwrap();
+            a.pair(0).tx.drain().unwrap();
         }
-        b.reset().unwrap();
-        a.pair(0).tx.drain().unwrap();
+        // What had not been received before the last reset is gone with it.
+        while received(b.pair(0), NEVER).is_some() {}
+        talk(&mut a, &mut b, 77);
     }
-    // What had not been received before the last reset is gone with it.
-    while received(b.pair(0), NEVER).is_some() {}
-    talk(&mut a, &mut b, 77);
 }
 
 #[test]
 fn another_process_takes_over_what_the_first_left() {
-    let mut switch = Switch::start("");
-    let options = NetOptions::default();
-    let (mut a, mut b) = switch.both(&options);
-    talk(&mut a, &mut b, 1);
-    // What has not come back would be sent again.
-    a.pair(0).tx.drain().unwrap();
-    b.pair(0).tx.drain().unwrap();
-    switch.restart();
-    // Nobody is there to take it.
-    a.pair(0).tx.send(&frame(2)).unwrap();
-    b.reconnect(switch.connect("b"), &options).unwrap();
-    // An answer comes after everything before it was done: it can receive now,
-    // and what has waited is sent as soon as the other is there.
-    b.config().unwrap();
-    a.reconnect(switch.connect("a"), &options).unwrap();
-    assert_eq!(received(b.pair(0), SOON), Some(frame(2)));
-    talk(&mut a, &mut b, 3);
+    for options in formats() {
+        let mut switch = Switch::start("");
+        let (mut a, mut b) = switch.both(&options);
+        talk(&mut a, &mut b, 1);
+        // What has not come back would be sent again.
+        a.pair(0).tx.drain().unwrap();
+        b.pair(0).tx.drain().unwrap();
+        switch.restart();
+        // Nobody is there to take it.
+        a.pair(0).tx.send(&frame(2)).unwrap();
+        b.reconnect(switch.connect("b"), &options).unwrap();
+        // An answer comes after everything before it was done: it can receive now,
+        // and what has waited is sent as soon as the other is there.
+        b.config().unwrap();
+        a.reconnect(switch.connect("a"), &options).unwrap();
+        assert_eq!(received(b.pair(0), SOON), Some(frame(2)));
+        talk(&mut a, &mut b, 3);
+    }
 }
 
 #[test]
 fn memory_in_many_regions_and_no_notifications_make_no_difference() {
-    let switch = Switch::start("");
-    let many = NetOptions {
-        // More than one message holds.
-        regions: 20,
-        ..NetOptions::default()
-    };
-    let silent = NetOptions {
-        silent: true,
-        ..NetOptions::default()
-    };
-    let mut a = switch.drive("a", &many);
-    let mut b = switch.drive("b", &silent);
-    for number in 0..100 {
-        talk(&mut a, &mut b, number);
+    // Also between two formats.
+    let [split, packed] = formats();
+    for (one, other) in [(&split, &split), (&split, &packed), (&packed, &split)] {
+        let switch = Switch::start("");
+        let many = NetOptions {
+            // More than one message holds.
+            regions: 20,
+            ..one.clone()
+        };
+        let silent = NetOptions {
+            silent: true,
+            ..other.clone()
+        };
+        let mut a = switch.drive("a", &many);
+        let mut b = switch.drive("b", &silent);
+        for number in 0..100 {
+            talk(&mut a, &mut b, number);
+        }
+    }
+}
+
+/// Long chains, tables and buffers that are merged, over many laps of rings
+/// that are no power of two.
+#[test]
+fn packed_rings_carry_whatever_is_negotiated() {
+    for declined in [
+        0,
+        feature::EVENT_IDX,
+        feature::INDIRECT_DESC,
+        net::F_MRG_RXBUF,
+    ] {
+        for (ring_size, piece) in [(256, 0), (100, 300)] {
+            let mut options = formats()[1].clone();
+            options.negotiation.features &= !declined;
+            options.ring_size = ring_size;
+            options.max_frame = 1514;
+            options.layout = Layout {
+                header_apart: piece != 0,
+                piece,
+            };
+            let switch = Switch::start("");
+            let (mut a, mut b) = switch.both(&options);
+            for number in 0..250 {
+                for len in [60, 700, 1514] {
+                    let mut sent = frame(number);
+                    sent.extend((sent.len()..len).map(|at| u8::try_from(at % 251).unwrap()));
+                    a.pair(0).tx.send(&sent).unwrap();
+                    assert_eq!(received(b.pair(0), SOON), Some(sent));
+                }
+            }
+            a.pair(0).tx.drain().unwrap();
+        }
     }
 }
 

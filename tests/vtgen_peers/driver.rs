@@ -84,6 +84,13 @@ fn without(bits: u64) -> NetOptions {
     options
 }
 
+fn packed_without(bits: u64) -> NetOptions {
+    let mut options = without(bits);
+    options.negotiation.features |= feature::RING_PACKED;
+    options.negotiation.required = feature::RING_PACKED;
+    options
+}
+
 /// One process, one row after the other: testpmd takes seconds to start.
 pub fn frames_cross_whatever_is_negotiated() {
     let peer = Peer::start(1);
@@ -91,6 +98,9 @@ pub fn frames_cross_whatever_is_negotiated() {
     exchange(&peer, &NetOptions::default(), short);
     exchange(&peer, &without(feature::EVENT_IDX), short);
     exchange(&peer, &without(net::F_MRG_RXBUF), short);
+    exchange(&peer, &packed_without(0), short);
+    exchange(&peer, &packed_without(feature::EVENT_IDX), short);
+    exchange(&peer, &packed_without(feature::INDIRECT_DESC), short);
     exchange(&peer, &without(feature::INDIRECT_DESC), short);
     let legacy = feature::VERSION_1 | net::F_MRG_RXBUF | feature::ANY_LAYOUT;
     exchange(&peer, &without(legacy), short);

@@ -25,7 +25,8 @@ impl Peer {
     fn start(queues: u16) -> Self {
         let scratch = Scratch::new().unwrap();
         let [a, b] = [0, 1].map(|port| scratch.path(NAMES[port]));
-        let mut testpmd = Testpmd::back_end([&a, &b], Links::new(queues, true), None).unwrap();
+        let mut testpmd =
+            Testpmd::back_end([&a, &b], Links::new(queues, true, false), None).unwrap();
         testpmd.run("start").unwrap();
         Self {
             _testpmd: testpmd,

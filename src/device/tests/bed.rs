@@ -11,7 +11,7 @@ use crate::device::pair::{QueuePair, Shared};
 use crate::device::queue_port::QueuePort;
 use crate::device::vring::{Kick, Vring};
 use crate::driver::memory::{Area, DriverMemory};
-use crate::driver::queue::{DriverQueue, Segment, SplitOptions, SplitQueue};
+use crate::driver::queue::{DriverQueue, QueueOptions, Segment, SplitQueue};
 use crate::net::ethernet::Mac;
 use crate::netmap::vale::Switch;
 use crate::virtio::net_header::{LEN, LEN_LEGACY, NetHeader};
@@ -64,7 +64,7 @@ impl Guest {
         shared.backend.attach(mac, Arc::new(port)).unwrap();
 
         let mut memory = DriverMemory::of_len(40 << 20, 1).unwrap();
-        let options = SplitOptions {
+        let options = QueueOptions {
             event_idx: features & feature::EVENT_IDX != 0,
             indirect: 0,
         };

@@ -7,7 +7,7 @@ use super::{MODERN, PLAIN};
 use crate::backend::{Backend, Unconnected};
 use crate::device::ctrl::ControlQueue;
 use crate::device::vring::Kick;
-use crate::driver::queue::{DriverQueue, Segment, SplitOptions, SplitQueue};
+use crate::driver::queue::{DriverQueue, QueueOptions, Segment, SplitQueue};
 use crate::net::ethernet::Mac;
 use crate::netmap::vale::Switch;
 use crate::virtio::spec::{ctrl, feature, net};
@@ -35,7 +35,7 @@ struct Control {
 impl Control {
     fn of(guest: &mut Guest) -> Self {
         let device = ControlQueue::new(Arc::clone(&guest.pair.shared), PAIRS);
-        let options = SplitOptions {
+        let options = QueueOptions {
             event_idx: false,
             indirect: 0,
         };

@@ -121,7 +121,7 @@ fn a_ring_may_be_stopped_and_started_in_the_middle_of_traffic() {
         for _ in 0..200 {
             let (base, kick) = receiver.pair.rx.stop();
             let used = receiver.rx.ring().used_index();
-            assert_eq!(base, used, "everything taken has come back");
+            assert_eq!(base, used.into(), "everything taken has come back");
             receiver.received();
             receiver.offer(0, &[]);
             assert_eq!(

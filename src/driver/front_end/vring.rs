@@ -15,8 +15,10 @@ pub struct Vring<'a> {
     pub index: u16,
     /// Entries.
     pub size: u16,
-    /// Next available index.
-    pub base: u16,
+    /// Where the back end is to begin ([`DriverQueue::base`]).
+    ///
+    /// [`DriverQueue::base`]: crate::driver::queue::DriverQueue::base
+    pub base: u32,
     /// Front-end addresses of its parts.
     pub addresses: RingAddresses,
     /// What the back end reads kicks from; without it polls.
@@ -36,11 +38,9 @@ impl FrontEnd {
         let index = u32::from(vring.index);
         let short = u8::try_from(vring.index)
             .map_err(|_| FrontEndError::DoesNotFit("a queue's index above 255"))?;
-        let state = |num: u16| VringState {
-            index,
-            num: u32::from(num),
-        };
-        self.command(Request::SetVringNum, &state(vring.size).to_bytes(), &[])?;
+        let state = |num| VringState { index, num };
+        let size = state(vring.size.into());
+        self.command(Request::SetVringNum, &size.to_bytes(), &[])?;
         self.command(Request::SetVringBase, &state(vring.base).to_bytes(), &[])?;
         let address = VringAddress {
             index,
@@ -91,17 +91,17 @@ impl FrontEnd {
     }
 
     /// Stops a vring: when this returns the back end no longer touches it.
-    /// Returns the next available index that it would have taken.
+    /// Returns where it would have gone on.
     ///
     /// # Errors
     /// As [`query`](Self::query).
-    pub fn stop_vring(&mut self, index: u16) -> Result<u16, FrontEndError> {
+    pub fn stop_vring(&mut self, index: u16) -> Result<u32, FrontEndError> {
         let request = Request::GetVringBase;
         let index = u32::from(index);
         let answer = self.query(request, &VringState { index, num: 0 }.to_bytes())?;
         VringState::from_bytes(&answer.payload)
             .filter(|state| state.index == index)
-            .and_then(|state| u16::try_from(state.num).ok())
+            .map(|state| state.num)
             .ok_or_else(|| nonsense(request, &answer))
     }
 }

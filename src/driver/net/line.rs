@@ -50,7 +50,7 @@ impl Line {
         &self,
         front_end: &mut FrontEnd,
         queue: &dyn DriverQueue,
-        base: u16,
+        base: u32,
     ) -> Result<(), DriverError> {
         // First, as QEMU does: a back end takes what it finds in a ring that
         // is started and disabled, and throws it away.

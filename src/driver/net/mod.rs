@@ -39,9 +39,10 @@ pub use tx::TxQueue;
 
 use super::front_end::{FrontEnd, FrontEndError};
 use super::memory::{DriverMemory, DriverMemoryError};
-use super::queue::{DriverQueue, QueueError, SplitOptions, SplitQueue};
+use super::queue::{DriverQueue, PackedQueue, QueueError, QueueOptions, SplitQueue};
 use crate::frontend::vhost_user::message::protocol_feature;
 use crate::virtio::net_header;
+use crate::virtio::queue::RingFeatures;
 use crate::virtio::spec::{feature, net, status};
 use line::Line;
 
@@ -154,7 +155,7 @@ pub struct NetDriver {
     control: Option<ControlQueue>,
     features: u64,
     /// Where each queue is to go on, in the order of `queues`.
-    bases: Vec<u16>,
+    bases: Vec<u32>,
 }
 
 impl NetDriver {
@@ -294,8 +295,9 @@ impl NetDriver {
     }
 
     /// Shares the memory, starts every queue and says that the driver is
-    /// there. Queues go on at `bases`, or at 0.
-    fn go(&mut self, bases: Option<&[u16]>) -> Result<(), DriverError> {
+    /// there. Queues go on at `bases`, or with what
+    /// has not come back yet.
+    fn go(&mut self, bases: Option<&[u32]>) -> Result<(), DriverError> {
         let with_status = self.front_end.protocol() & protocol_feature::STATUS != 0;
         if with_status {
             self.front_end.set_status(KNOWN | status::FEATURES_OK)?;
@@ -306,7 +308,8 @@ impl NetDriver {
         }
         let queues = queues(&self.pairs, self.control.as_ref());
         for (at, (line, queue)) in queues.enumerate() {
-            let base = bases.and_then(|bases| bases.get(at)).copied().unwrap_or(0);
+            let base = bases.and_then(|bases| bases.get(at)).copied();
+            let base = base.unwrap_or_else(|| queue.resume_base());
             line.start(&mut self.front_end, queue, base)?;
         }
         if with_status {
@@ -424,10 +427,14 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn queue(&mut self, size: u16) -> Result<Box<dyn DriverQueue>, DriverError> {
-        let options = SplitOptions::from(self.features);
-        let mut queue = SplitQueue::new(self.memory, size, options)?;
+        let options = QueueOptions::from(self.features);
+        let mut queue: Box<dyn DriverQueue> = if RingFeatures::from(self.features).packed {
+            Box::new(PackedQueue::new(self.memory, size, options)?)
+        } else {
+            Box::new(SplitQueue::new(self.memory, size, options)?)
+        };
         queue.disable_interrupts();
-        Ok(Box::new(queue))
+        Ok(queue)
     }
 
     fn line(&self, index: u16) -> Result<Line, DriverError> {

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::{DriverError, TIMEOUT};
 use crate::driver::front_end::{Negotiation, PROTOCOL_FEATURES};
-use crate::driver::queue::{Segment, SplitOptions};
+use crate::driver::queue::{QueueOptions, Segment};
 use crate::virtio::net_header::LEN;
 use crate::virtio::spec::{feature, net};
 
@@ -136,7 +136,7 @@ impl NetOptions {
     /// More than all queues and buffers take; what is not used costs nothing.
     pub(super) fn memory_bytes(&self) -> u64 {
         let entries = usize::from(self.ring_size);
-        let table = 16 * usize::from(SplitOptions::INDIRECT);
+        let table = 16 * usize::from(QueueOptions::INDIRECT);
         let ring = 64 * entries + table * entries + 4096;
         let pair = 2 * ring + (self.rx_slot() + self.tx_slot()) * entries;
         let total = usize::from(self.pairs.max(1)) * pair + (1 << 20);

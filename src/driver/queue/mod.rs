@@ -8,16 +8,21 @@
 //! The device is checked here as the driver is there: an index or a length
 //! that cannot be is an error, never a panic.
 
+mod packed;
+mod packed_ring;
 mod split;
 mod split_ring;
 #[cfg(test)]
 mod tests;
 
-pub use split::{SplitOptions, SplitQueue};
+pub use packed::PackedQueue;
+pub use packed_ring::{PackedDescriptor, PackedRing};
+pub use split::SplitQueue;
 pub use split_ring::{Descriptor, SplitRing};
 
 use super::memory::DriverMemoryError;
 use crate::virtio::queue::RingAddresses;
+use crate::virtio::spec::feature;
 
 /// One buffer of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,35 @@ impl Segment {
     }
 }
 
+/// How a queue works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueOptions {
+    /// `VIRTIO_F_EVENT_IDX` was negotiated.
+    pub event_idx: bool,
+    /// Longest chain that goes into an indirect table, 0 for none. Chains of
+    /// one buffer and those longer than this take descriptors of the ring.
+    pub indirect: u16,
+}
+
+impl QueueOptions {
+    /// Buffers of an indirect table when nothing else was said.
+    pub const INDIRECT: u16 = 16;
+}
+
+impl From<u64> for QueueOptions {
+    /// What negotiated features mean.
+    fn from(features: u64) -> Self {
+        Self {
+            event_idx: features & feature::EVENT_IDX != 0,
+            indirect: if features & feature::INDIRECT_DESC != 0 {
+                Self::INDIRECT
+            } else {
+                0
+            },
+        }
+    }
+}
+
 /// A chain that came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
@@ -62,8 +96,8 @@ pub struct Completion {
 /// What the driver, or the device, cannot do.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// Not a power of two from 1 to 32768.
-    #[error("ring size {0} is not a power of two from 1 to 32768")]
+    /// Not a power of two from 1 to 32768 (packed rings: any number).
+    #[error("ring size {0} is not a power of two from 1 to 32768 (packed rings: any number)")]
     Size(u16),
     /// No room in shared memory for the ring.
     #[error(transparent)]
@@ -99,13 +133,13 @@ pub trait DriverQueue: Send + std::fmt::Debug {
     /// Front-end addresses of the ring's parts.
     fn addresses(&self) -> RingAddresses;
 
-    /// The available index to set a vring up with (`SET_VRING_BASE`): chains
-    /// published so far, wrapping.
-    fn base(&self) -> u16;
+    /// What to set a vring up with (`SET_VRING_BASE`) when all chains have come
+    /// back: where the next one will be published.
+    fn base(&self) -> u32;
 
-    /// The available index to set a vring up with after the device has died
-    /// without a word: the new one takes again what was not given back.
-    fn resume_base(&self) -> u16;
+    /// What to set a vring up with after the device has died without a word:
+    /// the new one takes again what was not given back.
+    fn resume_base(&self) -> u32;
 
     /// Buffers that can be added as chains of one before anything comes back.
     fn free(&self) -> u16;

@@ -2,39 +2,10 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::{Completion, Descriptor, DriverQueue, QueueError, Segment, SplitRing};
+use super::{Completion, Descriptor, DriverQueue, QueueError, QueueOptions, Segment, SplitRing};
 use crate::driver::memory::{Area, DriverMemory};
 use crate::virtio::queue::RingAddresses;
-use crate::virtio::spec::{AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY, desc, feature};
-
-/// How a split queue works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SplitOptions {
-    /// `VIRTIO_F_EVENT_IDX` was negotiated.
-    pub event_idx: bool,
-    /// Longest chain that goes into an indirect table, 0 for none. Chains of
-    /// one buffer and those longer than this take descriptors of the ring.
-    pub indirect: u16,
-}
-
-impl SplitOptions {
-    /// Buffers of an indirect table when nothing else was said.
-    pub const INDIRECT: u16 = 16;
-}
-
-impl From<u64> for SplitOptions {
-    /// What negotiated features mean.
-    fn from(features: u64) -> Self {
-        Self {
-            event_idx: features & feature::EVENT_IDX != 0,
-            indirect: if features & feature::INDIRECT_DESC != 0 {
-                Self::INDIRECT
-            } else {
-                0
-            },
-        }
-    }
-}
+use crate::virtio::spec::{AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY, desc};
 
 /// What the driver knows of one descriptor. The device can write to the ring
 /// but not here.
@@ -81,7 +52,7 @@ impl SplitQueue {
     pub fn new(
         memory: &mut DriverMemory,
         size: u16,
-        options: SplitOptions,
+        options: QueueOptions,
     ) -> Result<Self, QueueError> {
         let ring = SplitRing::new(memory, size)?;
         let table = usize::from(options.indirect) * Descriptor::LEN;
@@ -180,12 +151,12 @@ impl DriverQueue for SplitQueue {
         self.ring.addresses()
     }
 
-    fn base(&self) -> u16 {
-        self.avail_shown
+    fn base(&self) -> u32 {
+        self.avail_shown.into()
     }
 
-    fn resume_base(&self) -> u16 {
-        self.ring.used_index()
+    fn resume_base(&self) -> u32 {
+        self.ring.used_index().into()
     }
 
     fn free(&self) -> u16 {

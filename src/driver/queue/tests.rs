@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::driver::memory::{DriverMemory, GUEST_BASE};
 use crate::virtio::memory::{GuestMemory, Readable, Writable};
-use crate::virtio::queue::{Chain, Parts, Pop, RingFeatures, VirtQueue};
-use crate::virtio::spec::{AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY, desc};
+use crate::virtio::queue::{self, Chain, Parts, Pop, Position, RingFeatures, VirtQueue};
+use crate::virtio::spec::{AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY, desc, event};
 
 /// The device's half of some ring format.
 trait Device<Q> {
@@ -76,23 +76,100 @@ impl Device<SplitQueue> for SplitDevice {
     }
 }
 
+struct PackedDevice {
+    taken: Position,
+    given: Position,
+}
+
+impl Default for PackedDevice {
+    fn default() -> Self {
+        Self {
+            taken: Position::START,
+            given: Position::START,
+        }
+    }
+}
+
+impl Device<PackedQueue> for PackedDevice {
+    fn take(&mut self, queue: &PackedQueue) -> Option<(u32, Vec<Segment>)> {
+        let ring = queue.ring();
+        let flag = |flags: u16, flag| (flags & flag != 0) == self.taken.wrap;
+        let first = ring.flags(self.taken.index);
+        if !flag(first, desc::F_AVAIL) || flag(first, desc::F_USED) {
+            return None;
+        }
+        let mut chain = Vec::new();
+        let mut push = |d: PackedDescriptor| {
+            chain.push(Segment {
+                addr: d.addr,
+                len: d.len,
+                device_writes: d.flags & desc::F_WRITE != 0,
+            });
+        };
+        let mut count = 0_u16;
+        loop {
+            let d = ring.descriptor(self.taken.index);
+            self.taken = self.taken.advance(1, ring.size());
+            count += 1;
+            if d.flags & desc::F_INDIRECT != 0 {
+                assert_eq!(d.flags & (desc::F_NEXT | desc::F_WRITE), 0);
+                let memory = ring.table().memory();
+                for at in (0..d.len).step_by(16) {
+                    let raw = memory.readable(d.addr + u64::from(at), 16).unwrap();
+                    let raw: [u8; 16] = raw.read_array().unwrap();
+                    let field = |from, len| raw[from..from + len].iter().rev();
+                    let number =
+                        |from, len| field(from, len).fold(0, |n, &b| n << 8 | u64::from(b));
+                    push(PackedDescriptor {
+                        addr: number(0, 8),
+                        len: number(8, 4).try_into().unwrap(),
+                        id: 0,
+                        flags: number(14, 2).try_into().unwrap(),
+                    });
+                }
+            } else {
+                push(d);
+            }
+            if d.flags & desc::F_NEXT == 0 {
+                return Some((u32::from(count) << 16 | u32::from(d.id), chain));
+            }
+        }
+    }
+
+    /// The upper half of `id` is how many descriptors the chain has.
+    fn give(&mut self, queue: &PackedQueue, id: u32, len: u32) {
+        let ring = queue.ring();
+        let [count, id] = [id >> 16, id & 0xffff].map(|half| u16::try_from(half).unwrap());
+        let descriptor = PackedDescriptor {
+            len,
+            id,
+            ..PackedDescriptor::default()
+        };
+        ring.set_descriptor(self.given.index, &descriptor);
+        let wrap = desc::F_AVAIL | desc::F_USED;
+        let wrap = if self.given.wrap { wrap } else { 0 };
+        ring.set_flags(self.given.index, wrap | desc::F_WRITE);
+        self.given = self.given.advance(count, ring.size());
+    }
+}
+
 /// The device's half that guests meet.
-struct RealDevice {
-    queue: crate::virtio::queue::SplitQueue,
+struct RealDevice<D> {
+    queue: D,
     memory: Arc<GuestMemory>,
     taken: VecDeque<Chain>,
 }
 
-impl RealDevice {
-    fn new(driver: &SplitQueue, event_idx: bool) -> Self {
-        let memory = Arc::clone(driver.ring().table().memory());
+impl<D: VirtQueue> RealDevice<D> {
+    fn new(driver: &dyn DriverQueue, memory: &Arc<GuestMemory>, event_idx: bool) -> Self {
         let features = RingFeatures {
             event_idx,
             indirect: true,
-            notify_on_empty: false,
+            ..RingFeatures::default()
         };
-        let at = driver.addresses();
-        let queue = VirtQueue::new(Arc::clone(&memory), driver.size(), at, 0, features).unwrap();
+        let (memory, at) = (Arc::clone(memory), driver.addresses());
+        let base = driver.base();
+        let queue = D::new(Arc::clone(&memory), driver.size(), at, base, features).unwrap();
         Self {
             queue,
             memory,
@@ -123,74 +200,92 @@ impl<'m> Parts<'m> for Lengths {
 #[test]
 fn the_real_device_takes_what_the_driver_adds() {
     for (event_idx, indirect) in [(false, 0), (false, 8), (true, 0), (true, 8)] {
-        let mut driver = split(64, event_idx, indirect);
-        let mut device = RealDevice::new(&driver, event_idx);
-        let mut token = 0;
-        assert_eq!(device.queue.enable_kicks().unwrap(), 0);
-        for round in 0..3000_u32 {
-            let mut wanted: Vec<Vec<_>> = Vec::new();
-            for n in 0..=round % 5 {
-                let parts = 1 + (round + n) % 4;
-                let chain: Vec<_> = (0..parts)
-                    .map(|at| match at {
-                        0 => Segment::to_device(GUEST_BASE, 10 + n),
-                        _ => Segment::from_device(GUEST_BASE + 64, 20 + at),
-                    })
-                    .collect();
-                assert!(driver.add(&chain, token + n).unwrap());
-                wanted.push(
-                    chain
-                        .iter()
-                        .map(|s| (s.len as usize, s.device_writes))
-                        .collect(),
-                );
-            }
-            assert!(!driver.enable_interrupts());
-            assert!(driver.publish(), "the device has asked for a kick");
-            let mut lengths: Vec<Vec<_>> = Vec::new();
-            loop {
-                let mut parts = Lengths::default();
-                match device.queue.pop(&device.memory, &mut parts).unwrap() {
-                    Pop::Chain(chain) => device.taken.push_back(chain),
-                    Pop::Empty => break,
-                    Pop::Bad(_, fault) => panic!("{fault}"),
-                }
-                lengths.push(parts.0);
-            }
-            assert_eq!(lengths, wanted);
-            assert_eq!(device.queue.enable_kicks().unwrap(), 0);
-            let count = u16::try_from(device.taken.len()).unwrap();
-            for (len, chain) in (0..).zip(device.taken.drain(..)) {
-                device.queue.put_used(chain, len);
-            }
-            device.queue.publish(count);
-            assert!(
-                device.queue.wants_interrupt(),
-                "the driver has asked for one"
+        let driver = split(64, event_idx, indirect);
+        let memory = Arc::clone(driver.ring().table().memory());
+        let device = RealDevice::<queue::SplitQueue>::new(&driver, &memory, event_idx);
+        they_agree(driver, device);
+        let driver = packed(61, event_idx, indirect);
+        let memory = Arc::clone(driver.ring().table().memory());
+        let device = RealDevice::<queue::PackedQueue>::new(&driver, &memory, event_idx);
+        they_agree(driver, device);
+    }
+}
+
+fn they_agree(mut driver: impl DriverQueue, mut device: RealDevice<impl VirtQueue>) {
+    let mut token = 0;
+    assert!(!device.queue.enable_kicks(0).unwrap());
+    for round in 0..3000_u32 {
+        let mut wanted: Vec<Vec<_>> = Vec::new();
+        for n in 0..=round % 5 {
+            let parts = 1 + (round + n) % 4;
+            let chain: Vec<_> = (0..parts)
+                .map(|at| match at {
+                    0 => Segment::to_device(GUEST_BASE, 10 + n),
+                    _ => Segment::from_device(GUEST_BASE + 64, 20 + at),
+                })
+                .collect();
+            assert!(driver.add(&chain, token + n).unwrap());
+            wanted.push(
+                chain
+                    .iter()
+                    .map(|s| (s.len as usize, s.device_writes))
+                    .collect(),
             );
-            for n in 0..u32::from(count) {
-                let done = driver.pop().unwrap();
-                assert_eq!(
-                    done,
-                    Some(Completion {
-                        token: token + n,
-                        len: n
-                    })
-                );
-            }
-            assert_eq!(driver.pop().unwrap(), None);
-            token += u32::from(count);
         }
+        assert!(!driver.enable_interrupts());
+        assert!(driver.publish(), "the device has asked for a kick");
+        let mut lengths: Vec<Vec<_>> = Vec::new();
+        loop {
+            let mut parts = Lengths::default();
+            match device.queue.pop(&device.memory, &mut parts).unwrap() {
+                Pop::Chain(chain) => device.taken.push_back(chain),
+                Pop::Empty => break,
+                Pop::Bad(_, fault) => panic!("{fault}"),
+            }
+            lengths.push(parts.0);
+        }
+        assert_eq!(lengths, wanted);
+        assert!(!device.queue.enable_kicks(0).unwrap());
+        let count = u16::try_from(device.taken.len()).unwrap();
+        for (len, chain) in (0..).zip(device.taken.drain(..)) {
+            device.queue.put_used(chain, len);
+        }
+        device.queue.publish(count);
+        assert!(
+            device.queue.wants_interrupt(),
+            "the driver has asked for one"
+        );
+        for n in 0..u32::from(count) {
+            let done = driver.pop().unwrap();
+            assert_eq!(
+                done,
+                Some(Completion {
+                    token: token + n,
+                    len: n
+                })
+            );
+        }
+        assert_eq!(driver.pop().unwrap(), None);
+        token += u32::from(count);
     }
 }
 
 fn split(size: u16, event_idx: bool, indirect: u16) -> SplitQueue {
     let mut memory = DriverMemory::of_len(1 << 20, 1).unwrap();
-    let options = SplitOptions {
+    let options = QueueOptions {
         event_idx,
         indirect,
     };
     SplitQueue::new(&mut memory, size, options).unwrap()
+}
+
+fn packed(size: u16, event_idx: bool, indirect: u16) -> PackedQueue {
+    let mut memory = DriverMemory::of_len(1 << 20, 1).unwrap();
+    let options = QueueOptions {
+        event_idx,
+        indirect,
+    };
+    PackedQueue::new(&mut memory, size, options).unwrap()
 }
 
 /// Every chain arrives as it was added, whatever its shape, and every token
@@ -246,7 +341,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn split_chains_arrive_and_come_back(
+    fn chains_of_any_shape_arrive_and_come_back(
         rounds in prop::collection::vec(
             (prop::collection::vec(prop::collection::vec(segment(), 1..8), 0..12), any::<bool>()),
             1..20,
@@ -254,6 +349,10 @@ proptest! {
         indirect in 0..6u16,
     ) {
         chains_arrive_and_come_back(split(16, true, indirect), SplitDevice::default(), &rounds);
+        for size in [13, 16] {
+            let queue = packed(size, true, indirect);
+            chains_arrive_and_come_back(queue, PackedDevice::default(), &rounds);
+        }
     }
 }
 
@@ -272,7 +371,7 @@ fn a_chain_that_never_fits_is_an_error_and_one_that_waits_is_not() {
     assert!(!queue.add(&one, 0).unwrap());
     let mut memory = DriverMemory::of_len(1 << 20, 1).unwrap();
     for size in [0, 3, 0x8001] {
-        let refused = SplitQueue::new(&mut memory, size, SplitOptions::from(0));
+        let refused = SplitQueue::new(&mut memory, size, QueueOptions::from(0));
         assert!(matches!(refused, Err(QueueError::Size(_))));
     }
 }
@@ -283,10 +382,11 @@ fn indices_wrap() {
     let round = (vec![one; 16], false);
     let rounds = vec![round; 70_000 / 16];
     chains_arrive_and_come_back(split(16, true, 0), SplitDevice::default(), &rounds);
+    chains_arrive_and_come_back(packed(17, true, 0), PackedDevice::default(), &rounds);
 }
 
 /// Adds `count` chains of one, publishes once, and says whether to kick.
-fn publish(queue: &mut SplitQueue, count: u16) -> bool {
+fn publish(queue: &mut impl DriverQueue, count: u16) -> bool {
     for _ in 0..count {
         assert!(queue.add(&[Segment::to_device(GUEST_BASE, 1)], 0).unwrap());
     }
@@ -379,6 +479,85 @@ fn what_a_device_cannot_return_is_an_error() {
     assert!(matches!(queue.pop(), Err(QueueError::UsedId { .. })));
 }
 
+/// 2.8.10, 2.8.21.2 and 2.8.22: kicks and interrupts of packed rings.
+#[test]
+fn event_structures_say_who_is_told_when() {
+    let at = |index, wrap| Position { index, wrap };
+    let mut queue = packed(64, true, 0);
+    assert!(publish(&mut queue, 1), "asked for by a structure of zeros");
+    let ring = queue.ring();
+    ring.set_device_event(event::DISABLE, Position::START);
+    assert!(!publish(&mut queue, 1));
+    queue.ring().set_device_event(event::DESC, at(5, true));
+    assert!(!publish(&mut queue, 3), "2..5 does not pass descriptor 5");
+    assert!(publish(&mut queue, 1));
+    queue.ring().set_device_event(event::DESC, at(7, false));
+    assert!(!publish(&mut queue, 10), "that is in the next lap");
+    assert!(!publish(&mut queue, 0), "nothing new, nothing to say");
+    // The reserved bits mean nothing.
+    queue
+        .ring()
+        .set_device_event(0xfffc | event::DISABLE, at(0, true));
+    assert!(!publish(&mut queue, 1));
+
+    assert!(!queue.enable_interrupts_after(4));
+    assert_eq!(queue.ring().driver_event(), (event::DESC, at(3, true)));
+    let mut device = PackedDevice::default();
+    for _ in 0..4 {
+        let (id, _) = device.take(&queue).unwrap();
+        device.give(&queue, id, 0);
+    }
+    assert!(queue.enable_interrupts_after(4), "they came back meanwhile");
+    assert!(queue.pop().unwrap().is_some());
+    queue.disable_interrupts();
+    assert_eq!(queue.ring().driver_event().0, event::DISABLE);
+
+    let mut queue = packed(64, false, 0);
+    // Without the event index, the place means nothing.
+    queue.ring().set_device_event(event::DESC, at(60, true));
+    assert!(publish(&mut queue, 1));
+    assert!(!queue.enable_interrupts_after(4));
+    assert_eq!(queue.ring().driver_event().0, event::ENABLE);
+}
+
+#[test]
+fn a_packed_device_returns_only_what_it_was_given() {
+    for bad in [7, 8, 0xffff] {
+        let mut queue = packed(8, true, 0);
+        let _ = publish(&mut queue, 2);
+        PackedDevice::default().give(&queue, 1 << 16 | bad, 0);
+        assert!(matches!(queue.pop(), Err(QueueError::UsedId { id }) if id == bad));
+    }
+    let mut queue = packed(8, true, 0);
+    let _ = publish(&mut queue, 2);
+    let mut device = PackedDevice::default();
+    let (id, _) = device.take(&queue).unwrap();
+    device.give(&queue, id, 0);
+    device.give(&queue, id, 0);
+    assert!(queue.pop().unwrap().is_some());
+    assert!(matches!(queue.pop(), Err(QueueError::UsedId { .. })));
+}
+
+/// A device that died: the next one begins with what did not come back.
+#[test]
+fn a_packed_queue_is_resumed_behind_what_came_back() {
+    let one = Segment::to_device(GUEST_BASE, 1);
+    let mut queue = packed(8, false, 0);
+    for _ in 0..3 {
+        assert!(queue.add(&[one, one], 0).unwrap());
+    }
+    let _ = queue.publish();
+    let mut device = PackedDevice::default();
+    let start = u32::from(Position::START.to_bits());
+    assert_eq!(queue.resume_base(), start << 16 | start);
+    for came_back in 1..=3 {
+        let (id, _) = device.take(&queue).unwrap();
+        device.give(&queue, id, 0);
+        let base = start + 2 * came_back;
+        assert_eq!(queue.resume_base(), base << 16 | base);
+    }
+}
+
 #[test]
 fn a_reset_queue_is_as_new() {
     let mut queue = split(8, true, 4);
@@ -388,5 +567,14 @@ fn a_reset_queue_is_as_new() {
     assert_eq!((queue.base(), queue.free(), queue.outstanding()), (0, 8, 0));
     assert_eq!(queue.ring().avail_index(), 0);
     let chain = vec![Segment::to_device(GUEST_BASE, 1); 3];
-    chains_arrive_and_come_back(queue, SplitDevice::default(), &[(vec![chain; 8], true)]);
+    let rounds = [(vec![chain; 8], true)];
+    chains_arrive_and_come_back(queue, SplitDevice::default(), &rounds);
+
+    let mut queue = packed(8, true, 4);
+    let _ = publish(&mut queue, 5);
+    let _ = queue.enable_interrupts_after(3);
+    queue.reset();
+    assert_eq!((queue.free(), queue.outstanding()), (8, 0));
+    assert_eq!(queue.base(), 0x8000_8000);
+    chains_arrive_and_come_back(queue, PackedDevice::default(), &rounds);
 }

@@ -290,10 +290,8 @@ impl Session {
                 let state = body.plain(VringState::from_bytes)?;
                 let base = device.stop_vring(index(state))?;
                 self.started &= !ring_bit(index(state));
-                let num = u32::from(base);
-                return Ok(Answer::Payload(
-                    VringState { num, ..state }.to_bytes().to_vec(),
-                ));
+                let state = VringState { num: base, ..state };
+                return Ok(Answer::Payload(state.to_bytes().to_vec()));
             }
             Request::SetLogBase
             | Request::SetLogFd
@@ -366,7 +364,7 @@ fn set_vring(device: &Device, request: Request, body: &Body<'_>) -> Result<(), R
             device.set_vring_size(index(state), u16::try_from(state.num).map_err(wrong)?)?;
         }
         Request::SetVringBase => {
-            device.set_vring_base(index(state), u16::try_from(state.num).map_err(wrong)?)?;
+            device.set_vring_base(index(state), state.num)?;
         }
         _ => {
             let enable = match state.num {

@@ -10,23 +10,31 @@
 //! A chain that breaks the rules is handed back empty ([`Pop::Bad`]); a ring
 //! that breaks them cannot be gone on with ([`RingError`]).
 
+mod descriptor;
+mod either;
+mod packed;
+mod position;
 mod split;
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::memory::{GuestMemory, Readable, Writable};
 use super::spec::feature;
 
+pub use either::Queue;
+pub use packed::PackedQueue;
+pub use position::Position;
 pub use split::SplitQueue;
 
 /// Front-end addresses of the three parts of a ring (bytes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingAddresses {
-    /// Descriptor table.
+    /// Descriptor table (split) or ring (packed).
     pub desc: u64,
-    /// Available ring (driver area).
+    /// Available ring; driver event suppression.
     pub avail: u64,
-    /// Used ring (device area).
+    /// Used ring; device event suppression.
     pub used: u64,
 }
 
@@ -39,6 +47,8 @@ pub struct RingFeatures {
     pub indirect: bool,
     /// `VIRTIO_F_NOTIFY_ON_EMPTY`.
     pub notify_on_empty: bool,
+    /// `VIRTIO_F_RING_PACKED`.
+    pub packed: bool,
 }
 
 impl From<u64> for RingFeatures {
@@ -48,6 +58,7 @@ impl From<u64> for RingFeatures {
             event_idx: has(feature::EVENT_IDX),
             indirect: has(feature::INDIRECT_DESC),
             notify_on_empty: has(feature::NOTIFY_ON_EMPTY) && !has(feature::VERSION_1),
+            packed: has(feature::RING_PACKED) && has(feature::VERSION_1),
         }
     }
 }
@@ -55,9 +66,12 @@ impl From<u64> for RingFeatures {
 /// A ring cannot be set up as the front end says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
-    /// Not a power of two from 1 to 32768.
-    #[error("ring size {0} is not a power of two from 1 to 32768")]
+    /// Not from 1 to 32768, or, for a split ring, not a power of two.
+    #[error("ring size {0} is not a power of two from 1 to 32768 (packed rings: any number)")]
     Size(u16),
+    /// Not an index that the ring can be at.
+    #[error("the ring cannot go on from {0:#x}: that is not one of its indices")]
+    Base(u32),
     /// Section 2.7's alignment.
     #[error("the {0} at {1:#x} is not aligned to {2} bytes")]
     Alignment(&'static str, u64, u64),
@@ -78,6 +92,13 @@ pub enum RingError {
         ours: u16,
         /// Entries of the ring.
         size: u16,
+    },
+    /// A packed ring's chain goes on into descriptors that the device has not
+    /// given back, so where the next one begins cannot be told.
+    #[error("a chain at descriptor {at} of a packed ring is longer than what is available")]
+    Endless {
+        /// Where it begins.
+        at: u16,
     },
     /// The entry names no descriptor, so nothing can be handed back.
     #[error("available entry names descriptor {head} of {size}")]
@@ -116,9 +137,10 @@ pub enum ChainFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Chain {
-    /// What names it to the driver.
+    /// What names it to the driver: its first descriptor (split) or buffer ID
+    /// (packed).
     head: u16,
-    /// Where its used entry goes.
+    /// Where its used entry goes: an index (split) or [`Position`] (packed).
     at: u16,
 }
 
@@ -146,15 +168,17 @@ pub trait Parts<'m> {
 
 /// The device's side of a virtqueue of any format.
 pub trait VirtQueue: Sized {
-    /// Sets a ring up in `memory`, from available index `base` on.
+    /// Sets a ring up in `memory`, to go on from `base`: the index of the next
+    /// available entry, for a packed ring with its wrap counter in bit 15 and
+    /// the same for the next used entry above that.
     ///
     /// # Errors
-    /// When size, alignment or place of the ring are wrong.
+    /// When size, alignment, place or base of the ring are wrong.
     fn new(
         memory: Arc<GuestMemory>,
         size: u16,
         at: RingAddresses,
-        base: u16,
+        base: u32,
         features: RingFeatures,
     ) -> Result<Self, SetupError>;
 
@@ -173,7 +197,7 @@ pub trait VirtQueue: Sized {
 
     /// Writes the used entry of `chain`, into which `len` bytes were written.
     /// The driver sees it once it is published.
-    fn put_used(&self, chain: Chain, len: u32);
+    fn put_used(&mut self, chain: Chain, len: u32);
 
     /// Shows the driver the next `count` used entries, all of them written.
     fn publish(&mut self, count: u16);
@@ -183,21 +207,46 @@ pub trait VirtQueue: Sized {
     fn wants_interrupt(&mut self) -> bool;
 
     /// Asks for a kick when more chains come than are waiting now; then looks
-    /// once more. Returns how many are waiting.
+    /// once more. Returns whether more than `beyond` are waiting; if so, there
+    /// may be no kick.
     ///
     /// # Errors
     /// When the ring is wrong and must stop.
-    fn enable_kicks(&mut self) -> Result<u16, RingError>;
+    fn enable_kicks(&mut self, beyond: u16) -> Result<bool, RingError>;
 
     /// Asks for no kicks, as far as the format can.
     fn disable_kicks(&mut self);
 
-    /// The index of the next available entry: what `GET_VRING_BASE` answers.
-    fn base(&self) -> u16;
+    /// Where the ring can be gone on with ([`new`](Self::new)): what
+    /// `GET_VRING_BASE` answers.
+    fn base(&self) -> u32;
 
     /// The most chains that the driver was ever seen to have on the ring at a
     /// time: what it can be expected to offer again.
     fn most_offered(&self) -> u16;
+}
+
+/// Looks up the part `name` of a ring: `len` bytes at front-end address `addr`,
+/// aligned to `align`.
+fn place(
+    memory: &GuestMemory,
+    name: &'static str,
+    addr: u64,
+    align: u64,
+    len: u64,
+) -> Result<NonNull<u8>, SetupError> {
+    if addr % align != 0 {
+        return Err(SetupError::Alignment(name, addr, align));
+    }
+    let host = memory
+        .user_range(addr, len)
+        .ok_or(SetupError::Unmapped(name, addr))?;
+    // A region may begin anywhere in its descriptor, so its front-end address
+    // and ours need not be aligned alike.
+    if host.addr().get() as u64 % align != 0 {
+        return Err(SetupError::Alignment(name, addr, align));
+    }
+    Ok(host)
 }
 
 #[cfg(test)]

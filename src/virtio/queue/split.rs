@@ -4,65 +4,13 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+use super::descriptor::{DESC, Table, Walk};
 use super::{
     Chain, ChainFault, Parts, Pop, RingAddresses, RingError, RingFeatures, SetupError, VirtQueue,
+    place,
 };
-use crate::virtio::memory::{GuestMemory, Readable, Writable};
+use crate::virtio::memory::GuestMemory;
 use crate::virtio::spec::{AVAIL_F_NO_INTERRUPT, MAX_QUEUE_SIZE, USED_F_NO_NOTIFY, desc};
-
-/// Bytes of a descriptor.
-const DESC: u16 = 16;
-/// Most descriptors of a chain, empty ones included, so that a chain is never
-/// long work. No driver comes near.
-const MAX_CHAIN: u16 = 288;
-
-/// A descriptor, read once.
-#[derive(Clone, Copy)]
-struct Descriptor {
-    addr: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
-}
-
-/// A descriptor table that lies in guest memory: the ring's own or an indirect
-/// one.
-#[derive(Clone, Copy)]
-struct Table {
-    base: NonNull<u8>,
-    entries: u16,
-}
-
-impl Table {
-    /// Reads entry `index`, or nothing when there is no such entry.
-    #[inline]
-    fn read(&self, index: u16) -> Option<Descriptor> {
-        if index >= self.entries {
-            return None;
-        }
-        // SAFETY: `entries` descriptors lie at `base` (proved when the table
-        // was made), and `index` is one of them.
-        let at = unsafe { self.base.add(usize::from(index) * usize::from(DESC)) };
-        let words: [u64; 2] = if at.cast::<u64>().is_aligned() {
-            // SAFETY: 16 mapped bytes, aligned for u64.
-            unsafe { ptr::read_volatile(at.cast().as_ptr()) }
-        } else {
-            // SAFETY: 16 mapped bytes; bytes need no alignment. Only an
-            // indirect table can be this way.
-            let raw: [u8; 16] = unsafe { ptr::read_volatile(at.cast().as_ptr()) };
-            let half = |from| u64::from_ne_bytes(std::array::from_fn(|i| raw[from + i]));
-            [half(0), half(8)]
-        };
-        let [addr, rest] = words.map(u64::from_le);
-        #[expect(clippy::cast_possible_truncation, reason = "fields of the word")]
-        Some(Descriptor {
-            addr,
-            len: rest as u32,
-            flags: (rest >> 32) as u16,
-            next: (rest >> 48) as u16,
-        })
-    }
-}
 
 /// The device's side of a split ring.
 ///
@@ -154,70 +102,26 @@ impl SplitQueue {
     ) -> Result<(), ChainFault> {
         let mut table = self.desc;
         let mut index = head;
-        let mut left = table.entries.min(MAX_CHAIN);
-        let mut indirect = false;
-        let mut written = false;
+        let mut walk = Walk::new(self.size);
         loop {
-            let desc = table.read(index).ok_or(ChainFault::Next)?;
-            left = left.checked_sub(1).ok_or(ChainFault::Loop)?;
-            if desc.flags & desc::F_INDIRECT != 0 {
-                if indirect || !self.features.indirect || desc.flags & desc::F_NEXT != 0 {
+            let descriptor = table.read(index).ok_or(ChainFault::Next)?;
+            walk.step()?;
+            let (flags, next) = descriptor.split();
+            if flags & desc::F_INDIRECT != 0 {
+                if walk.indirect || !self.features.indirect || flags & desc::F_NEXT != 0 {
                     return Err(ChainFault::Indirect);
                 }
-                indirect = true;
-                table = self.indirect(memory, &desc)?;
+                table = Table::indirect(memory, &descriptor, &mut self.hint)?;
+                walk.enter(&table);
                 index = 0;
-                left = table.entries.min(MAX_CHAIN);
                 continue;
             }
-            let writable = desc.flags & desc::F_WRITE != 0;
-            if written && !writable {
-                return Err(ChainFault::Order);
-            }
-            written = writable;
-            let mut refused = false;
-            memory
-                .pieces(desc.addr, desc.len, &mut self.hint, |at, len| {
-                    let taken = if writable {
-                        // SAFETY: the look-up proved these bytes, in a snapshot
-                        // that lives for 'm.
-                        parts.writable(unsafe { Writable::new(at, len) })
-                    } else {
-                        // SAFETY: as above.
-                        parts.readable(unsafe { Readable::new(at, len) })
-                    };
-                    refused = taken.is_none();
-                    taken
-                })
-                .ok_or(if refused {
-                    ChainFault::TooLong
-                } else {
-                    ChainFault::Unmapped
-                })?;
-            if desc.flags & desc::F_NEXT == 0 {
+            walk.buffer(&descriptor, flags, memory, &mut self.hint, parts)?;
+            if flags & desc::F_NEXT == 0 {
                 return Ok(());
             }
-            index = desc.next;
+            index = next;
         }
-    }
-
-    /// The table that an indirect descriptor names (2.7.5.3).
-    fn indirect(&mut self, memory: &GuestMemory, desc: &Descriptor) -> Result<Table, ChainFault> {
-        let entries =
-            u16::try_from(desc.len / u32::from(DESC)).map_err(|_| ChainFault::Indirect)?;
-        if entries == 0 || desc.len % u32::from(DESC) != 0 {
-            return Err(ChainFault::Indirect);
-        }
-        let mut base = None;
-        memory
-            .pieces(desc.addr, desc.len, &mut self.hint, |at, len| {
-                base = Some(at);
-                // A table that is not in one piece cannot be indexed.
-                (len == desc.len).then_some(())
-            })
-            .and(base)
-            .map(|base| Table { base, entries })
-            .ok_or(ChainFault::Unmapped)
     }
 }
 
@@ -226,32 +130,26 @@ impl VirtQueue for SplitQueue {
         memory: Arc<GuestMemory>,
         size: u16,
         at: RingAddresses,
-        base: u16,
+        base: u32,
         features: RingFeatures,
     ) -> Result<Self, SetupError> {
         if !size.is_power_of_two() || size > MAX_QUEUE_SIZE {
             return Err(SetupError::Size(size));
         }
-        let part = |name, addr: u64, align: u64, len: u64| {
-            if addr % align != 0 {
-                return Err(SetupError::Alignment(name, addr, align));
-            }
-            let host = memory
-                .user_range(addr, len)
-                .ok_or(SetupError::Unmapped(name, addr))?;
-            // A region may begin anywhere in its descriptor, so its front-end
-            // address and ours need not be aligned alike.
-            if host.addr().get() as u64 % align != 0 {
-                return Err(SetupError::Alignment(name, addr, align));
-            }
-            Ok(host)
-        };
+        let base = u16::try_from(base).map_err(|_| SetupError::Base(base))?;
         // The event index at the end is there only when negotiated.
         let event = if features.event_idx { 2 } else { 0 };
         let entries = u64::from(size);
-        let desc = part("descriptor table", at.desc, 16, 16 * entries)?;
-        let avail = part("available ring", at.avail, 2, 4 + 2 * entries + event)?;
-        let used = part("used ring", at.used, 4, 4 + 8 * entries + event)?;
+        let table = u64::from(DESC) * entries;
+        let desc = place(&memory, "descriptor table", at.desc, 16, table)?;
+        let avail = place(
+            &memory,
+            "available ring",
+            at.avail,
+            2,
+            4 + 2 * entries + event,
+        )?;
+        let used = place(&memory, "used ring", at.used, 4, 4 + 8 * entries + event)?;
         // SAFETY: the index is the second word of the used ring.
         let used_idx = unsafe { Self::load(used, 2) };
         if features.event_idx {
@@ -260,10 +158,8 @@ impl VirtQueue for SplitQueue {
             unsafe { Self::store(used, 0, 0) };
         }
         Ok(Self {
-            desc: Table {
-                base: desc,
-                entries: size,
-            },
+            // SAFETY: the look-up proved them, in `memory`, which is kept.
+            desc: unsafe { Table::new(desc, size) },
             avail,
             used,
             size,
@@ -313,7 +209,7 @@ impl VirtQueue for SplitQueue {
     }
 
     #[inline]
-    fn put_used(&self, chain: Chain, len: u32) {
+    fn put_used(&mut self, chain: Chain, len: u32) {
         let offset = 4 + 8 * self.slot(chain.at);
         // SAFETY: an entry inside the used ring, which is 4-aligned.
         unsafe {
@@ -361,7 +257,7 @@ impl VirtQueue for SplitQueue {
         since_event < self.used_idx.wrapping_sub(before)
     }
 
-    fn enable_kicks(&mut self) -> Result<u16, RingError> {
+    fn enable_kicks(&mut self, beyond: u16) -> Result<bool, RingError> {
         self.refresh()?;
         // SAFETY: avail_event follows the used entries with EVENT_IDX; else
         // the flags are the first word of the used ring.
@@ -375,7 +271,7 @@ impl VirtQueue for SplitQueue {
         }
         // The wish is visible before the index is read again (2.7.10.1).
         fence(Ordering::SeqCst);
-        self.refresh()
+        Ok(self.refresh()? > beyond)
     }
 
     fn disable_kicks(&mut self) {
@@ -386,8 +282,8 @@ impl VirtQueue for SplitQueue {
         }
     }
 
-    fn base(&self) -> u16 {
-        self.next_avail
+    fn base(&self) -> u32 {
+        self.next_avail.into()
     }
 
     fn most_offered(&self) -> u16 {

@@ -18,6 +18,8 @@ pub struct Links {
     pub queues: u16,
     /// Whether a front end lets frames be spread over several buffers.
     pub mergeable: bool,
+    /// Whether a front end asks for packed rings.
+    pub packed: bool,
     /// Whether both processes have huge pages. Without, no privileges are
     /// needed; with, it is as in earnest.
     pub huge_pages: bool,
@@ -25,10 +27,11 @@ pub struct Links {
 
 impl Links {
     /// Huge pages where enough of them are free for two processes.
-    pub fn new(queues: u16, mergeable: bool) -> Self {
+    pub fn new(queues: u16, mergeable: bool, packed: bool) -> Self {
         Self {
             queues,
             mergeable,
+            packed,
             huge_pages: equipment::free_huge_pages() >= 2 * HUGE_PAGES,
         }
     }
@@ -67,9 +70,10 @@ impl Testpmd {
             let socket = sockets[number - 1].display();
             format!(
                 "net_virtio_user{number},path={socket},mac=52:54:00:00:00:0{number},\
-                 queues={},mrg_rxbuf={}",
+                 queues={},mrg_rxbuf={},packed_vq={}",
                 links.queues,
-                u8::from(links.mergeable)
+                u8::from(links.mergeable),
+                u8::from(links.packed)
             )
         });
         Self::start("testpmd front end", ports, links, cpu)

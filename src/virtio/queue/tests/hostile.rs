@@ -71,7 +71,7 @@ fn an_index_too_far_ahead_stops_the_ring() {
         size: SIZE,
     };
     assert_eq!(bed.pop(), Err(error));
-    assert_eq!(bed.device.enable_kicks(), Err(error));
+    assert_eq!(bed.device.enable_kicks(0), Err(error));
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn the_descriptor_table_is_never_written() {
         };
         bed.device.put_used(chain, 1);
         bed.device.publish(1);
-        let _ = bed.device.enable_kicks();
+        let _ = bed.device.enable_kicks(0);
     }
     assert_eq!((read(bed.ring.table()), read(&bed.buffers)), before);
 }
