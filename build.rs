@@ -18,7 +18,7 @@ const TYPES: &[&str] = &[
     "netmap_(if|ring|slot)",
     "nmreq(_header|_register|_port_hdr|_port_info_get|_vale_newif)?",
     "nm_desc",
-    "ifreq",
+    "ifreq|ifgroupreq|ifg_req",
     "tuninfo",
     "ng_mesg",
     "ngm_(connect|mkpeer|name|rmhook)",

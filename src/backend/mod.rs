@@ -9,7 +9,6 @@
 pub mod host;
 pub mod netgraph;
 mod none;
-#[cfg(target_os = "linux")]
 mod tap;
 mod vale;
 
@@ -28,7 +27,6 @@ use host::{Host, HostSide, InProcess, Operation};
 use netgraph::Link;
 
 pub use none::Unconnected;
-#[cfg(target_os = "linux")]
 pub use tap::{Tap, TapHost};
 pub use vale::Vale;
 
@@ -165,19 +163,16 @@ pub trait Backend: Send + Sync {
 pub type AttachError = PortError;
 
 /// The prefixes of the back ends, in the order in which they are tried.
-pub const PREFIXES: &[&str] = &["none", "tap", "vale", "netgraph"];
+pub const PREFIXES: &[&str] = &["none", "tap", "vmnet", "vale", "netgraph"];
 
 /// Why a back end cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No back end has such a prefix.
-    #[error("{0}: no such back end; there are none, tapN, valeX:PORT and netgraph")]
+    #[error("{0}: no such back end; there are none, tapN, vmnetN, valeX:PORT and netgraph")]
     Unknown(String),
-    /// Only other systems have it.
-    #[error("{0}: tap back ends are there on Linux only; take a switch, as in vale0:vm1")]
-    NotHere(String),
     /// Only FreeBSD has it.
-    #[error("{0}: only FreeBSD has netgraph(4); take a tap, or a switch, as in vale0:vm1")]
+    #[error("{0}: only FreeBSD has it; take a tap, or a switch, as in vale0:vm1")]
     FreeBsdOnly(String),
     /// The back end has no such operation.
     #[error("{0:?}: this kind of back end cannot do that; report it as a defect of vtnetd")]
@@ -221,6 +216,8 @@ pub struct Spec {
     pub pairs: u16,
     /// The connection, if it is a netgraph back end.
     pub netgraph: Option<Link>,
+    /// Every frame that is sent ends on this host (`offload=local`).
+    pub local: bool,
 }
 
 impl Spec {
@@ -230,6 +227,7 @@ impl Spec {
             name: name.to_owned(),
             pairs,
             netgraph: None,
+            local: false,
         }
     }
 }
@@ -245,8 +243,10 @@ pub fn host_side(spec: &Spec) -> Result<Option<Box<dyn HostSide>>, OpenError> {
         netgraph_host(link).map(Some)
     } else if name == "none" || name.starts_with("vale") {
         Ok(None)
-    } else if name.starts_with("tap") {
-        tap_host(spec).map(Some)
+    } else if name.starts_with("vmnet") && cfg!(not(target_os = "freebsd")) {
+        Err(OpenError::FreeBsdOnly(name.clone()))
+    } else if name.starts_with("tap") || name.starts_with("vmnet") {
+        Ok(Some(Box::new(TapHost::new(name, spec.pairs))))
     } else {
         Err(OpenError::Unknown(name.clone()))
     }
@@ -287,16 +287,6 @@ pub fn open(spec: &Spec, switches: &Switches) -> Result<Arc<dyn Backend>, OpenEr
     build(spec, host, switches)
 }
 
-#[cfg(target_os = "linux")]
-fn tap_host(spec: &Spec) -> Result<Box<dyn HostSide>, OpenError> {
-    Ok(Box::new(tap::TapHost::new(&spec.name, spec.pairs)))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn tap_host(spec: &Spec) -> Result<Box<dyn HostSide>, OpenError> {
-    Err(OpenError::NotHere(spec.name.clone()))
-}
-
 #[cfg(target_os = "freebsd")]
 fn netgraph_host(link: &Link) -> Result<Box<dyn HostSide>, OpenError> {
     Ok(Box::new(netgraph::NetgraphHost::new(link)))
@@ -308,18 +298,10 @@ fn netgraph_host(link: &Link) -> Result<Box<dyn HostSide>, OpenError> {
 }
 
 /// The other half of what [`host_side`] has made.
-#[cfg(target_os = "linux")]
 fn connect(spec: &Spec, host: Arc<dyn Host>) -> Result<Arc<dyn Backend>, OpenError> {
-    match spec.name.as_str() {
-        name if name.starts_with("tap") => Ok(Arc::new(Tap::open(host)?)),
-        name => Err(OpenError::Unknown(name.to_owned())),
+    #[cfg(target_os = "freebsd")]
+    if spec.netgraph.is_some() {
+        return Ok(Arc::new(netgraph::Netgraph::open(&spec.name, host)?));
     }
-}
-
-#[cfg(target_os = "freebsd")]
-fn connect(spec: &Spec, host: Arc<dyn Host>) -> Result<Arc<dyn Backend>, OpenError> {
-    match &spec.netgraph {
-        Some(_) => Ok(Arc::new(netgraph::Netgraph::open(&spec.name, host)?)),
-        None => Err(OpenError::NotHere(spec.name.clone())),
-    }
+    Ok(Arc::new(Tap::open(spec, host)?))
 }

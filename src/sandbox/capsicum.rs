@@ -8,6 +8,7 @@ use capsicum::{CapRights, FcntlRights, FileRights, IoctlRights, Right};
 
 use super::SandboxError;
 use super::rights::Role;
+use crate::ffi;
 
 /// What one role needs.
 struct Needs {
@@ -25,8 +26,11 @@ const NETMAP_SYNC: [libc::u_long; 2] = [
     nix::request_code_none!(b'i', 148),
     nix::request_code_none!(b'i', 149),
 ];
-/// The length of the next frame (FIONREAD in sys/filio.h, if_tuntap.c).
-const NEXT_LENGTH: [libc::u_long; 1] = [libc::FIONREAD];
+/// What a tap is called, and that it is not to disappear when it is closed:
+/// somebody else destroys it (net/if_tap.h).
+const TAP: [libc::u_long; 2] = [ffi::TAPGIFNAME, ffi::TAPSTRANSIENT];
+/// What groups an interface is in (sys/sockio.h).
+const GROUPS: [libc::u_long; 1] = [ffi::SIOCGIFGROUP];
 
 fn needs(role: Role) -> Needs {
     use Right::{
@@ -34,7 +38,8 @@ fn needs(role: Role) -> Needs {
         Write,
     };
     let (rights, ioctls): (&[Right], &[libc::u_long]) = match role {
-        Role::Tap => (&[Read, Write, Event, Ioctl], &NEXT_LENGTH),
+        Role::Tap => (&[Read, Write, Event, Ioctl], &TAP),
+        Role::InterfaceQuery => (&[Ioctl], &GROUPS),
         Role::NetgraphData => (&[Read, Write, Event], &[]),
         Role::Netmap => (&[MmapRW, Event, Ioctl], &NETMAP_SYNC),
         // A connection begins with the rights of the socket that it was

@@ -13,6 +13,8 @@ use std::os::fd::AsFd;
 pub enum Role {
     /// A queue of a tap or vmnet interface.
     Tap,
+    /// A socket to ask with what groups an interface is in.
+    InterfaceQuery,
     /// The data socket of a netgraph node.
     NetgraphData,
     /// An open netmap port: frames, no registration and no control.

@@ -1,25 +1,37 @@
 //! What a guest is told of a frame that the kernel hands us.
 //!
-//! The kernel has checked its headers, and switched to what the guest takes.
+//! The kernel has checked its headers, and was asked for what the guest takes.
 //! But frames that were waiting when the guest changed its mind are as they
-//! were, and other processes can have the interface, too: so each header is
-//! judged again, and built anew from the fields that count.
+//! were, other processes can have the interface, too, and FreeBSD hands on
+//! unfinished frames from other interfaces of a bridge whatever was asked. So
+//! each header is judged again, and built anew from the fields that count.
 
 use crate::net::frame::ETHER_HEADER;
-use crate::net::offload;
+use crate::net::offload::{self, OffloadError};
 use crate::virtio::net_header::{F_DATA_VALID, F_NEEDS_CSUM, GSO_NONE, NetHeader};
 use crate::virtio::spec::net;
 
-/// The header for a guest that takes `offloads` (feature bits), made from the
-/// kernel's for a frame of `len` bytes. `None`: the guest must not get it.
-pub(super) fn for_guest(host: &NetHeader, len: usize, offloads: u64) -> Option<NetHeader> {
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The guest takes it as it is, with this header.
+    Give(NetHeader),
+    /// It has to be finished in software first.
+    Finish,
+    /// It makes no sense.
+    Refuse,
+}
+
+/// Judges the kernel's header of a frame of `len` bytes for a guest that takes
+/// `offloads` (feature bits).
+pub(super) fn for_guest(host: &NetHeader, len: usize, offloads: u64) -> Verdict {
     if host.is_plain() {
         let valid = if offloads & net::F_GUEST_CSUM != 0 {
             F_DATA_VALID
         } else {
             0
         };
-        return Some(NetHeader {
+        return Verdict::Give(NetHeader {
             flags: host.flags & valid,
             ..NetHeader::default()
         });
@@ -30,13 +42,15 @@ pub(super) fn for_guest(host: &NetHeader, len: usize, offloads: u64) -> Option<N
         || usize::from(host.csum_start) < ETHER_HEADER
         || end > len
         || (segmented && host.gso_size == 0)
-        || !offload::accepts(host, offloads)
     {
-        return None;
+        return Verdict::Refuse;
+    }
+    if !offload::accepts(host, offloads) {
+        return Verdict::Finish;
     }
     // Only a hint, but one that covers the checksum and is inside the frame.
     let hdr_len = usize::from(host.hdr_len).max(end).min(len);
-    Some(NetHeader {
+    Verdict::Give(NetHeader {
         flags: F_NEEDS_CSUM,
         gso_type: host.gso_type,
         hdr_len: u16::try_from(hdr_len).unwrap_or(u16::MAX),
@@ -45,6 +59,21 @@ pub(super) fn for_guest(host: &NetHeader, len: usize, offloads: u64) -> Option<N
         csum_offset: host.csum_offset,
         num_buffers: 0,
     })
+}
+
+/// The complete frames that a frame with the kernel's header becomes.
+///
+/// # Errors
+/// The header is not that of this frame.
+pub(super) fn finish(host: &NetHeader, mut frame: Vec<u8>) -> Result<Vec<Vec<u8>>, OffloadError> {
+    let prefix = frame.get(..offload::PREFIX).unwrap_or(&frame);
+    let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    let header = offload::check(host, net::HOST_OFFLOADS, prefix, len)?;
+    let mut finished = Vec::new();
+    offload::software::finish_linear(&mut frame, &header, &mut |frames| {
+        finished.extend(frames.iter().map(|(head, body)| [*head, *body].concat()));
+    });
+    Ok(finished)
 }
 
 #[cfg(test)]
@@ -76,14 +105,14 @@ mod tests {
             num_buffers: 3,
             ..NetHeader::default()
         };
-        let told = for_guest(&host, 60, net::F_GUEST_CSUM).unwrap();
+        let told = for_guest(&host, 60, net::F_GUEST_CSUM);
         let only = NetHeader {
             flags: F_DATA_VALID,
             ..NetHeader::default()
         };
-        assert_eq!(told, only);
-        let told = for_guest(&host, 60, net::F_GUEST_TSO4).unwrap();
-        assert_eq!(told, NetHeader::default());
+        assert_eq!(told, Verdict::Give(only));
+        let told = for_guest(&host, 60, net::F_GUEST_TSO4);
+        assert_eq!(told, Verdict::Give(NetHeader::default()));
     }
 
     #[test]
@@ -104,9 +133,10 @@ mod tests {
             ),
         ];
         for (host, needs) in cases {
-            assert_eq!(for_guest(&host, 3000, needs), Some(host));
+            assert_eq!(for_guest(&host, 3000, needs), Verdict::Give(host));
             for bit in (0..64).map(|bit| 1 << bit).filter(|bit| needs & bit != 0) {
-                assert_eq!(for_guest(&host, 3000, needs & !bit), None, "{host:?}");
+                let verdict = for_guest(&host, 3000, needs & !bit);
+                assert_eq!(verdict, Verdict::Finish, "{host:?}");
             }
         }
     }
@@ -137,7 +167,11 @@ mod tests {
             },
         ];
         for host in bad {
-            assert_eq!(for_guest(&host, 3000, u64::MAX), None, "{host:?}");
+            match for_guest(&host, 3000, u64::MAX) {
+                Verdict::Give(_) => panic!("{host:?}"),
+                Verdict::Finish => assert!(finish(&host, vec![0; 3000]).is_err(), "{host:?}"),
+                Verdict::Refuse => {}
+            }
         }
     }
 
@@ -145,7 +179,10 @@ mod tests {
     fn the_header_length_stays_within_the_frame_and_covers_the_checksum() {
         let hint = |hdr_len, len| {
             let host = NetHeader { hdr_len, ..TSO };
-            for_guest(&host, len, u64::MAX).unwrap().hdr_len
+            match for_guest(&host, len, u64::MAX) {
+                Verdict::Give(header) => header.hdr_len,
+                other => panic!("{other:?}"),
+            }
         };
         assert_eq!(hint(54, 3000), 54);
         assert_eq!(hint(0, 3000), 52);

@@ -4,6 +4,8 @@
 use std::os::fd::OwnedFd;
 
 use super::system;
+#[cfg(target_os = "freebsd")]
+use crate::backend::host::Operation;
 use crate::backend::host::{HostSide, Opened};
 use crate::backend::{MAX_PAIRS, OpenError};
 
@@ -15,6 +17,10 @@ pub(super) struct Interface {
     pub made: bool,
     /// A descriptor for each queue, all of them in use by the kernel.
     pub queues: Vec<OwnedFd>,
+    /// A socket to ask about the interface with, where there is need for one.
+    pub control: Option<OwnedFd>,
+    /// How many queue pairs can use it.
+    pub pairs: u16,
     /// Bytes of the interface's MTU.
     pub mtu: usize,
     /// Bytes of virtio-net header before each frame.
@@ -23,29 +29,45 @@ pub(super) struct Interface {
 
 impl Interface {
     fn pack(self) -> Opened {
+        let numbers = [
+            self.queues.len(),
+            self.mtu,
+            self.header_len,
+            self.pairs.into(),
+            self.made.into(),
+        ];
+        let mut fds = self.queues;
+        fds.extend(self.control);
         Opened {
-            fds: self.queues,
-            numbers: vec![self.mtu as u64, self.header_len as u64, self.made.into()],
+            fds,
+            numbers: numbers.map(|number| number as u64).into(),
             text: self.name,
         }
     }
 
     /// What the other half has sent, if it is an interface.
     pub(super) fn unpack(opened: Opened) -> Result<Self, OpenError> {
-        let Opened { fds, numbers, text } = opened;
-        let numbers: Vec<_> = numbers
+        let numbers: Vec<_> = opened
+            .numbers
             .iter()
             .filter_map(|&number| usize::try_from(number).ok())
             .collect();
+        let mut queues = opened.fds;
+        let name = opened.text;
         match numbers[..] {
-            [mtu, header_len, made] if !fds.is_empty() => Ok(Self {
-                name: text,
-                made: made != 0,
-                queues: fds,
-                mtu,
-                header_len,
-            }),
-            _ => Err(OpenError::Mismatch(text)),
+            [count, mtu, header_len, pairs, made] if (1..=queues.len()).contains(&count) => {
+                let control = queues.drain(count..).next();
+                Ok(Self {
+                    name,
+                    made: made != 0,
+                    queues,
+                    control,
+                    pairs: u16::try_from(pairs).unwrap_or(1),
+                    mtu,
+                    header_len,
+                })
+            }
+            _ => Err(OpenError::Mismatch(name)),
         }
     }
 }
@@ -59,6 +81,9 @@ pub struct TapHost {
     name: String,
     pairs: u16,
     must_exist: bool,
+    /// The interface's number, by which it is found if it is renamed.
+    #[cfg(target_os = "freebsd")]
+    index: Option<u32>,
 }
 
 impl TapHost {
@@ -69,6 +94,8 @@ impl TapHost {
             name: name.to_owned(),
             pairs: pairs.clamp(1, MAX_PAIRS),
             must_exist: false,
+            #[cfg(target_os = "freebsd")]
+            index: None,
         }
     }
 }
@@ -78,6 +105,27 @@ impl HostSide for TapHost {
         let interface = system::open(&self.name, self.pairs, self.must_exist)?;
         self.name.clone_from(&interface.name);
         self.must_exist = !interface.made;
+        #[cfg(target_os = "freebsd")]
+        {
+            self.index = nix::net::if_::if_nametoindex(self.name.as_str()).ok();
+        }
         Ok(interface.pack())
+    }
+
+    /// [`Operation::SetFeatures`] switches the interface's capabilities to what
+    /// the guest takes.
+    #[cfg(target_os = "freebsd")]
+    fn operate(&mut self, operation: Operation) -> Result<(), OpenError> {
+        let Operation::SetFeatures(features) = operation else {
+            return Err(OpenError::Operation(operation));
+        };
+        let index = self.index.ok_or(nix::errno::Errno::ENXIO);
+        index
+            .and_then(|index| system::set_capabilities(index, features))
+            .map_err(|errno| OpenError::System {
+                name: self.name.clone(),
+                error: errno.into(),
+                cure: "its guest gets finished frames; see ifconfig(8), txcsum and tso",
+            })
     }
 }

@@ -1,4 +1,6 @@
-//! A tap interface of the host, `tap0` (Linux: `Documentation/networking/tuntap.rst`).
+//! A tap interface of the host, `tap0` (Linux:
+//! `Documentation/networking/tuntap.rst`; FreeBSD: tap(4)), and FreeBSD's
+//! `vmnet0`, which is one that stays up when it is closed.
 //!
 //! What the guest sends appears to the kernel as received on the interface;
 //! what the kernel sends there is the guest's to receive. Frames go by
@@ -8,7 +10,8 @@
 //!
 //! An interface that is missing is made, is up from the start and disappears
 //! with us. One that is there is used as it is: whoever made it also brings it
-//! up. Each queue pair has a descriptor of its own ([`queue`]).
+//! up. Linux has a descriptor for each queue pair, FreeBSD one for all
+//! ([`queue`]).
 //!
 //! When the interface is removed from under us, the privileged half
 //! ([`TapHost`]) is asked for it again and again: one that we made is made
@@ -17,26 +20,33 @@
 mod header;
 mod host;
 mod queue;
+#[cfg(target_os = "freebsd")]
+#[path = "freebsd/mod.rs"]
+mod system;
 #[cfg(target_os = "linux")]
-#[path = "linux.rs"]
+#[path = "linux/mod.rs"]
 mod system;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use arrayvec::ArrayVec;
 use nix::errno::Errno;
 
 use super::host::Host;
-use super::{Backend, Dropped, MAX_PAIRS, OpenError, Received, Room, Sent};
-use crate::net::frame::{BATCH, Batch, FRAME_PARTS, MAX_FRAME};
+use super::{Backend, Dropped, OpenError, Received, Room, Sent, Spec};
+use crate::net::frame::{BATCH, Batch, FRAME_PARTS, Frame, MAX_FRAME};
+use crate::net::offload::software;
+use crate::virtio::memory::Readable;
+use crate::virtio::net_header::{GSO_NONE, NetHeader};
 use crate::virtio::spec::net;
-use queue::{Inbox, Kept, Queue, Read};
-
+use header::Verdict;
 use host::Interface;
 pub use host::TapHost;
+use queue::{Inbox, Kept, Queue, Read};
+use system::Link;
 
 /// What a frame has beyond its interface's MTU: an Ethernet header with a VLAN
 /// tag.
@@ -44,62 +54,88 @@ const BEYOND_MTU: usize = 18;
 /// What makes a guest take frames beyond the MTU.
 const SEGMENTED: u64 = net::F_GUEST_TSO4 | net::F_GUEST_TSO6 | net::F_GUEST_UFO;
 
+/// Scratch for the buffers of one writev(2).
+type Buffers = ArrayVec<libc::iovec, { FRAME_PARTS + 1 }>;
+
 /// A tap interface.
 pub struct Tap {
     name: String,
+    pairs: u16,
     queues: Vec<Queue>,
-    /// To how many queues, from the first on, the kernel hands frames. It
-    /// takes them on all.
-    active: Mutex<usize>,
+    /// What is not the same on all systems.
+    link: Link,
+    host: Arc<dyn Host>,
+    /// The `VIRTIO_NET_F_` offload bits that can be offered.
+    features: u64,
     /// Offloads that the guest takes, as feature bits.
     offloads: AtomicU64,
+    /// Bytes of virtio-net header between us and the kernel.
+    header_len: AtomicUsize,
     /// Longest frame that was seen, or that the MTU allows.
     longest: AtomicUsize,
     /// It was said already that the interface is down.
     down: AtomicBool,
-    host: Arc<dyn Host>,
 }
 
 impl Tap {
-    /// Has `host`, a [`TapHost`], open the interface, with a queue for each
-    /// queue pair.
+    /// Has `host`, a [`TapHost`], open the interface.
     ///
     /// # Errors
     /// Those of [`TapHost`]; [`OpenError::Mismatch`] when it is none.
-    pub fn open(host: Arc<dyn Host>) -> Result<Self, OpenError> {
-        let opened = Interface::unpack(host.open()?)?;
+    pub fn open(spec: &Spec, host: Arc<dyn Host>) -> Result<Self, OpenError> {
+        let interface = Interface::unpack(host.open()?)?;
+        if interface.name != spec.name {
+            tracing::info!("{}: the interface is {}", spec.name, interface.name);
+        }
+        let failed = |error| OpenError::System {
+            name: interface.name.clone(),
+            error,
+            cure: "raise the limit of open files (ulimit -n)",
+        };
         let tap = Self {
-            name: opened.name,
-            active: Mutex::new(opened.queues.len()),
-            queues: opened.queues.into_iter().map(Queue::new).collect(),
-            offloads: AtomicU64::new(0),
-            longest: AtomicUsize::new(opened.mtu + BEYOND_MTU),
-            down: AtomicBool::new(false),
+            link: Link::new(interface.control, spec.local).map_err(failed)?,
+            name: interface.name,
+            pairs: interface.pairs,
+            queues: interface.queues.into_iter().map(Queue::new).collect(),
             host,
+            features: system::features(interface.header_len),
+            offloads: AtomicU64::new(0),
+            header_len: AtomicUsize::new(interface.header_len),
+            longest: AtomicUsize::new(interface.mtu + BEYOND_MTU),
+            down: AtomicBool::new(false),
         };
         // A guest begins with one pair; the kernel must not hand frames to
         // queues that nobody reads.
-        tap.set_active_pairs(1);
+        tap.link.opened(&tap.name, &tap.queues);
         Ok(tap)
     }
 
     /// Goes on with the interface as it was opened again.
-    fn resume(&self, opened: &Interface) -> Result<(), Errno> {
-        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
-        for (queue, fd) in self.queues.iter().zip(&opened.queues) {
+    fn resume(&self, interface: &Interface) -> Result<(), Errno> {
+        for (queue, fd) in self.queues.iter().zip(&interface.queues) {
             queue.replace(fd.as_fd())?;
         }
-        system::set_offloads(
-            self.queues[0].as_fd(),
-            self.offloads.load(Ordering::Relaxed),
-        )?;
+        self.header_len
+            .store(interface.header_len, Ordering::Relaxed);
         self.longest
-            .store(opened.mtu + BEYOND_MTU, Ordering::Relaxed);
+            .store(interface.mtu + BEYOND_MTU, Ordering::Relaxed);
         self.down.store(false, Ordering::Relaxed);
-        let wanted = std::mem::replace(&mut *active, self.queues.len());
-        drop(active);
-        self.set_active_pairs(u16::try_from(wanted).unwrap_or(MAX_PAIRS));
+        self.link.opened(&self.name, &self.queues);
+        if self.offloads.load(Ordering::Relaxed) != 0 {
+            self.switch_offloads();
+        }
         Ok(())
+    }
+
+    /// Asks the kernel for frames that are as unfinished as the guest takes
+    /// them. What comes otherwise is finished in software, so that a failure
+    /// costs time only.
+    fn switch_offloads(&self) {
+        let offloads = self.offloads.load(Ordering::Relaxed);
+        let switched = self.link.set_offloads(&self.queues, &*self.host, offloads);
+        if let Err(error) = switched {
+            tracing::warn!("{}: offloads not switched: {error}", self.name);
+        }
     }
 
     /// For how long a frame room is asked. A longer one is not lost; it takes
@@ -119,28 +155,40 @@ impl Tap {
         inbox: &mut Inbox,
         rx: &mut dyn Room,
     ) -> Result<(), Received> {
-        if inbox.kept.is_some() {
+        if !inbox.kept.is_empty() {
             return self.deliver_kept(inbox, rx);
         }
         let room = rx.room(self.expected())?;
-        let offloads = self.offloads.load(Ordering::Relaxed);
-        match queue.read(room, &mut inbox.spill) {
+        let header_len = self.header_len.load(Ordering::Relaxed);
+        match queue.read(header_len, room, &mut inbox.spill) {
             Ok(Read::Whole(host, len)) => {
+                let offloads = self.offloads.load(Ordering::Relaxed);
                 match header::for_guest(&host, len, offloads) {
-                    Some(header) => rx.finish(&header, len),
-                    None => rx.drop(Dropped::Offload),
+                    Verdict::Give(header) => rx.finish(&header, len),
+                    Verdict::Finish => {
+                        let frame = queue::copy_in(room, len);
+                        inbox.kept.push_back(Kept {
+                            header: host,
+                            frame,
+                        });
+                    }
+                    Verdict::Refuse => rx.drop(Dropped::Offload),
                 }
                 Ok(())
             }
             Ok(Read::Spilled(kept)) => {
-                if offloads & SEGMENTED == 0 {
+                if kept.header.gso_type == GSO_NONE {
                     self.longest.fetch_max(kept.frame.len(), Ordering::Relaxed);
                 }
-                inbox.kept = Some(kept);
+                inbox.kept.push_back(kept);
                 Ok(())
             }
             Ok(Read::TooLong) => {
                 rx.drop(Dropped::TooLong);
+                Ok(())
+            }
+            Ok(Read::Nothing) => {
+                rx.drop(Dropped::Offload);
                 Ok(())
             }
             // The interface will say when there is more.
@@ -153,16 +201,28 @@ impl Tap {
         }
     }
 
-    /// Gives the guest the frame that did not fit its buffers the last time.
+    /// Gives the guest the first of the frames that it could not have at once.
     fn deliver_kept(&self, inbox: &mut Inbox, rx: &mut dyn Room) -> Result<(), Received> {
-        let Some(Kept { header, frame }) = &inbox.kept else {
+        let Some(Kept { header, frame }) = inbox.kept.front() else {
             return Ok(());
         };
         let offloads = self.offloads.load(Ordering::Relaxed);
-        let header = header::for_guest(header, frame.len(), offloads);
-        match header {
-            None => rx.drop(Dropped::Offload),
-            Some(header) => {
+        match header::for_guest(header, frame.len(), offloads) {
+            Verdict::Refuse => rx.drop(Dropped::Offload),
+            Verdict::Finish => {
+                let Some(Kept { header, frame }) = inbox.kept.pop_front() else {
+                    return Ok(());
+                };
+                match header::finish(&header, frame) {
+                    Ok(frames) => inbox.kept.extend(frames.into_iter().map(Kept::plain)),
+                    Err(error) => {
+                        tracing::debug!("{}: {error}", self.name);
+                        rx.drop(Dropped::Offload);
+                    }
+                }
+                return Ok(());
+            }
+            Verdict::Give(header) => {
                 let room = rx.room(frame.len())?;
                 if queue::copy_out(frame, room) {
                     rx.finish(&header, frame.len());
@@ -173,69 +233,80 @@ impl Tap {
                 }
             }
         }
-        inbox.kept = None;
+        inbox.kept.pop_front();
         Ok(())
+    }
+
+    /// Sends one frame, in one piece or in several.
+    fn send_one(
+        &self,
+        queue: &Queue,
+        batch: &Batch<'_>,
+        frame: &Frame,
+        buffers: &mut Buffers,
+    ) -> Result<(), Errno> {
+        let header_len = self.header_len.load(Ordering::Relaxed);
+        if frame.header.is_plain() || self.link.takes(header_len, frame) {
+            return queue.write(header_len, &frame.header, batch.parts(frame), buffers);
+        }
+        let plain = NetHeader::default();
+        let (mut pieces, mut result) = (0, Ok(()));
+        software::finish(batch, frame, &mut |frames| {
+            for (head, body) in frames {
+                let parts = [head, body].map(|part| Readable::from_slice(part));
+                result = result.and(queue.write(header_len, &plain, &parts, buffers));
+                pieces += 1;
+            }
+        });
+        // None: the guest has made something else of the frame meanwhile.
+        if pieces == 0 {
+            Err(Errno::EINVAL)
+        } else {
+            result
+        }
     }
 
     /// Logs an error that is more than a lost frame, once.
     fn report(&self, errno: Errno) {
         let name = &self.name;
-        match errno {
-            Errno::EIO if !self.down.swap(true, Ordering::Relaxed) => {
-                tracing::warn!(
-                    "{name}: the interface is down and takes no frames; ip link set {name} up"
-                );
-            }
-            errno => tracing::debug!("{name}: {errno}"),
+        if errno == system::DOWN && !self.down.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{name}: the interface is down and takes no frames; {}",
+                system::bring_up_command(name)
+            );
+        } else {
+            tracing::debug!("{name}: {errno}");
         }
     }
 }
 
 impl Backend for Tap {
     fn features(&self) -> u64 {
-        net::HOST_OFFLOADS | net::GUEST_OFFLOADS
+        self.features
     }
 
     fn set_features(&self, features: u64, _header_len: usize) -> io::Result<()> {
         let offloads = features & net::GUEST_OFFLOADS;
-        if self.offloads.swap(offloads, Ordering::Relaxed) == offloads {
-            return Ok(());
+        if self.offloads.swap(offloads, Ordering::Relaxed) != offloads {
+            self.switch_offloads();
         }
-        match system::set_offloads(self.queues[0].as_fd(), offloads) {
-            // Without its interface the guest goes on, but for frames.
-            Err(Errno::EBADFD) => Ok(()),
-            result => Ok(result?),
-        }
+        Ok(())
     }
 
     fn max_pairs(&self) -> u16 {
-        u16::try_from(self.queues.len()).unwrap_or(MAX_PAIRS)
+        self.pairs
     }
 
     fn set_active_pairs(&self, pairs: u16) {
-        let wanted = usize::from(pairs).clamp(1, self.queues.len());
-        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
-        for (index, queue) in self.queues.iter().enumerate() {
-            let attach = index < wanted;
-            if attach == (index < *active) {
-                continue;
-            }
-            if let Err(errno) = system::set_attached(queue.as_fd(), attach) {
-                tracing::warn!("{}: queue {index} not switched: {errno}", self.name);
-            }
-        }
-        *active = wanted;
+        self.link.set_active(&self.name, &self.queues, pairs);
     }
 
     fn send(&self, pair: usize, batch: &Batch<'_>) -> Sent {
         let mut sent = Sent::default();
-        let Some(queue) = self.queues.get(pair) else {
-            sent.dropped = u32::try_from(batch.frames().len()).unwrap_or(u32::MAX);
-            return sent;
-        };
-        let mut parts = ArrayVec::<libc::iovec, { FRAME_PARTS + 1 }>::new();
+        let queue = self.queues.get(pair).unwrap_or(&self.queues[0]);
+        let mut buffers = Buffers::new();
         for frame in batch.frames() {
-            match queue.write(&frame.header, batch.parts(frame), &mut parts) {
+            match self.send_one(queue, batch, frame, &mut buffers) {
                 Ok(()) => {
                     sent.frames += 1;
                     sent.bytes += u64::from(frame.len);
@@ -270,17 +341,19 @@ impl Backend for Tap {
         }
         Received::Budget
     }
+
     fn can_be_lost(&self) -> bool {
         true
     }
 
     fn is_lost(&self) -> bool {
-        system::is_gone(self.queues[0].as_fd())
+        self.link.is_lost(&self.queues)
     }
 
     fn recover(&self) -> Result<(), OpenError> {
-        let opened = Interface::unpack(self.host.open()?)?;
-        self.resume(&opened).map_err(|errno| OpenError::System {
+        self.link.let_go(&self.queues);
+        let interface = Interface::unpack(self.host.open()?)?;
+        self.resume(&interface).map_err(|errno| OpenError::System {
             name: self.name.clone(),
             error: errno.into(),
             cure: "it is tried again",

@@ -19,6 +19,7 @@
 mod identification;
 mod layout;
 mod segments;
+pub mod software;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,4 @@
-//! Linux: opening a tap and switching it, by the system calls of
-//! `Documentation/networking/tuntap.rst`.
+//! Opening a tap: what needs a privilege, or names an interface.
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
@@ -10,30 +9,18 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::OpenError;
-use super::host::Interface;
+use super::super::OpenError;
+use super::super::host::Interface;
+use super::{empty_request, set_offloads, with_flags};
 use crate::virtio::net_header;
-use crate::virtio::spec::net;
 
 /// What makes interfaces.
 const DEVICE: &str = "/dev/net/tun";
-/// `TUN_F_CSUM` and so on, of linux/if_tun.h, by what the guest negotiated.
-const OFFLOADS: [(u64, libc::c_uint); 5] = [
-    (net::F_GUEST_CSUM, libc::TUN_F_CSUM),
-    (net::F_GUEST_TSO4, libc::TUN_F_TSO4),
-    (net::F_GUEST_TSO6, libc::TUN_F_TSO6),
-    (net::F_GUEST_ECN, libc::TUN_F_TSO_ECN),
-    (net::F_GUEST_UFO, libc::TUN_F_UFO),
-];
-
 mod ioctl {
     // netdevice(7) and linux/if_tun.h.
     nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
-    nix::ioctl_read_bad!(get_interface, libc::TUNGETIFF, libc::ifreq);
-    nix::ioctl_write_ptr_bad!(set_queue, libc::TUNSETQUEUE, libc::ifreq);
     nix::ioctl_write_ptr_bad!(set_header_len, libc::TUNSETVNETHDRSZ, libc::c_int);
     nix::ioctl_write_ptr_bad!(set_little_endian, libc::TUNSETVNETLE, libc::c_int);
-    nix::ioctl_write_int_bad!(set_offloads, libc::TUNSETOFFLOAD);
     nix::ioctl_read_bad!(get_flags, libc::SIOCGIFFLAGS, libc::ifreq);
     nix::ioctl_write_ptr_bad!(set_flags, libc::SIOCSIFFLAGS, libc::ifreq);
     nix::ioctl_read_bad!(get_mtu, libc::SIOCGIFMTU, libc::ifreq);
@@ -41,7 +28,11 @@ mod ioctl {
 
 /// Opens the interface `name` with `pairs` queues. Makes it if there is none,
 /// but not when it `must_exist`.
-pub(super) fn open(name: &str, pairs: u16, must_exist: bool) -> Result<Interface, OpenError> {
+pub(in super::super) fn open(
+    name: &str,
+    pairs: u16,
+    must_exist: bool,
+) -> Result<Interface, OpenError> {
     let failed = |errno: Errno, cure| OpenError::System {
         name: name.to_owned(),
         error: errno.into(),
@@ -89,17 +80,11 @@ pub(super) fn open(name: &str, pairs: u16, must_exist: bool) -> Result<Interface
         name: name.to_owned(),
         made,
         queues,
+        control: None,
+        pairs,
         mtu,
         header_len: net_header::LEN,
     })
-}
-
-/// Whether the interface that `queue` was attached to is gone.
-pub(super) fn is_gone(queue: BorrowedFd<'_>) -> bool {
-    let mut request = empty_request();
-    // SAFETY: the request is a whole ifreq that outlives the call.
-    let asked = unsafe { ioctl::get_interface(queue.as_raw_fd(), &mut request) };
-    asked == Err(Errno::EBADFD)
 }
 
 /// Opens what makes interfaces.
@@ -169,42 +154,6 @@ fn configure(queue: BorrowedFd<'_>) -> Result<(), Errno> {
     set_offloads(queue, 0)
 }
 
-/// Has the kernel hand over frames with these offloads (feature bits) only.
-pub(super) fn set_offloads(queue: BorrowedFd<'_>, features: u64) -> Result<(), Errno> {
-    let features = if features & net::F_GUEST_CSUM == 0 {
-        0
-    } else {
-        features
-    };
-    let wanted = OFFLOADS
-        .iter()
-        .filter(|(feature, _)| features & feature != 0)
-        .fold(0, |flags, (_, flag)| flags | flag);
-    let set = |flags: libc::c_uint| {
-        let flags = libc::c_int::try_from(flags).map_err(|_| Errno::EINVAL)?;
-        // SAFETY: the argument is a number.
-        unsafe { ioctl::set_offloads(queue.as_raw_fd(), flags) }
-    };
-    match set(wanted) {
-        // Kernels that do not fragment UDP for anyone need not be told.
-        Err(Errno::EINVAL) if wanted & libc::TUN_F_UFO != 0 => set(wanted & !libc::TUN_F_UFO),
-        result => result,
-    }
-    .map(drop)
-}
-
-/// Has the kernel use a queue, or no longer: then frames go to the others.
-pub(super) fn set_attached(queue: BorrowedFd<'_>, attach: bool) -> Result<(), Errno> {
-    let flag = if attach {
-        libc::IFF_ATTACH_QUEUE
-    } else {
-        libc::IFF_DETACH_QUEUE
-    };
-    let request = with_flags(empty_request(), flag);
-    // SAFETY: the request is a whole ifreq that outlives the call.
-    unsafe { ioctl::set_queue(queue.as_raw_fd(), &request) }.map(drop)
-}
-
 fn bring_up(control: BorrowedFd<'_>, mut request: libc::ifreq) -> Result<(), Errno> {
     // SAFETY: the request is a whole ifreq; after the call its flags are set.
     unsafe {
@@ -225,13 +174,6 @@ fn mtu(control: BorrowedFd<'_>, mut request: libc::ifreq) -> Result<usize, Errno
     Ok(usize::try_from(mtu).unwrap_or(0))
 }
 
-fn empty_request() -> libc::ifreq {
-    libc::ifreq {
-        ifr_name: [0; libc::IFNAMSIZ],
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: 0 },
-    }
-}
-
 /// A request about the interface `name`, if that can be one's name.
 fn request(name: &str) -> Option<libc::ifreq> {
     let name = CString::new(name).ok()?.into_bytes_with_nul();
@@ -243,15 +185,4 @@ fn request(name: &str) -> Option<libc::ifreq> {
         *to = libc::c_char::from_ne_bytes([from]);
     }
     Some(request)
-}
-
-fn with_flags(mut request: libc::ifreq, flags: libc::c_int) -> libc::ifreq {
-    // All flags of an ifreq are within 16 bits.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "16 bits, as the kernel has them"
-    )]
-    let flags = flags as libc::c_short;
-    request.ifr_ifru.ifru_flags = flags;
-    request
 }
