@@ -4,12 +4,10 @@ use std::fmt;
 
 use super::error::{Blame, UsageError};
 use super::keys::Keys;
-use super::netgraph;
+use super::{netgraph, tap};
 use crate::backend::netgraph::Link;
 use crate::backend::{PREFIXES, Spec};
 
-/// Longest name of a network interface, in bytes (IFNAMSIZ - 1; netdevice(7)).
-const INTERFACE_NAME: usize = 15;
 /// Longest name of a port with its switch, in bytes (NETMAP_REQ_IFNAMSIZ - 1;
 /// netmap(4)).
 const PORT_NAME: usize = crate::netmap::name::MAX_NAME;
@@ -20,6 +18,7 @@ const PORT_NAME: usize = crate::netmap::name::MAX_NAME;
 pub struct BackendSpec {
     name: String,
     link: Option<Link>,
+    local: bool,
 }
 
 impl BackendSpec {
@@ -40,23 +39,26 @@ impl BackendSpec {
                 Err(name.blame("unknown back end", format!("write {}", netgraph::FORM)))
             }
             Some(&("none" | "netgraph")) => Ok(()),
-            Some(&"tap") => tap(name),
+            Some(&("tap" | "vmnet")) => tap::interface(name),
             Some(&"vale") => vale(name),
             _ => Err(name.blame("unknown back end", known())),
         }?;
         let mut keys = Keys::parse(items)?;
+        let local = tap::local(&keys, name)?;
         let backend = if name == "netgraph" {
             netgraph::adopt(&mut keys, outer)?;
             let link = netgraph::link(&keys)?;
             Self {
                 name: link.to_string(),
                 link: Some(link),
+                local,
             }
         } else {
             netgraph::refuse(&keys, name)?;
             Self {
                 name: name.to_owned(),
                 link: None,
+                local,
             }
         };
         Ok((backend, keys))
@@ -77,6 +79,7 @@ impl BackendSpec {
     pub fn spec(&self, pairs: u16) -> Spec {
         Spec {
             netgraph: self.link.clone(),
+            local: self.local,
             ..Spec::new(&self.name, pairs)
         }
     }
@@ -85,6 +88,12 @@ impl BackendSpec {
     pub fn switch(&self) -> Option<&str> {
         let (switch, _) = self.name.split_once(':')?;
         self.link.is_none().then_some(switch)
+    }
+
+    /// Two devices with this very name do not claim the same thing: nothing is
+    /// connected, or an interface is made for each.
+    pub fn is_shareable(&self) -> bool {
+        self.is_none() || tap::is_new(&self.name)
     }
 
     /// Not connected to anything; any number of devices may be.
@@ -105,6 +114,7 @@ pub(super) fn forms() -> String {
         .iter()
         .map(|&prefix| match prefix {
             "tap" => "tapN",
+            "vmnet" => "vmnetN",
             "vale" => "valeSWITCH:PORT",
             other => other,
         })
@@ -119,27 +129,8 @@ pub(super) fn known() -> String {
 
 /// What an interface may be called so that no kernel takes it for a pattern, a
 /// path or an alias.
-fn is_plain(c: char) -> bool {
+pub(super) fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
-}
-
-fn tap(name: &str) -> Result<(), UsageError> {
-    if name == "tap" {
-        return Err(name.blame("the interface has no number", "write tap0, tap1, ..."));
-    }
-    if name.len() > INTERFACE_NAME {
-        return Err(name.blame(
-            format!("interface name is longer than {INTERFACE_NAME} bytes"),
-            "shorten it",
-        ));
-    }
-    if !name.chars().all(is_plain) {
-        return Err(name.blame(
-            "not an interface name",
-            "use letters, digits, '_', '-' and '.'",
-        ));
-    }
-    Ok(())
 }
 
 /// A switch is named as the kernel wants it, with letters, digits and `_`; so

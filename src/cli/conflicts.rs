@@ -41,7 +41,7 @@ fn backends(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> 
     if let (Some(one), Some(other)) = (earlier.backend.link(), later.backend.link()) {
         return links(one, other);
     }
-    if earlier.backend != later.backend || later.backend.is_none() {
+    if earlier.backend.name() != later.backend.name() || later.backend.is_shareable() {
         return Ok(());
     }
     Err(later.backend.blame(

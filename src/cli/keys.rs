@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::error::{Blame, UsageError};
 
 /// Keys, what their values look like, and what they are for.
-const KEYS: [(&str, &str, &str); 11] = [
+const KEYS: [(&str, &str, &str); 12] = [
     ("socket", "PATH", "vhost-user socket of the device"),
     (
         "mode",
@@ -21,6 +21,11 @@ const KEYS: [(&str, &str, &str); 11] = [
     ("mtu", "46..65535", "MTU that the guest is told"),
     ("queues", "1..8", "pairs of queues; 1 when left out"),
     ("name", "VM", "name of the virtual machine"),
+    (
+        "offload",
+        "local",
+        "tap, vmnet: every frame ends on this host (FreeBSD)",
+    ),
     ("path", "ADDR", "netgraph: node to connect to, as in br0:"),
     ("peerhook", "HOOK", "netgraph: hook of that node"),
     (

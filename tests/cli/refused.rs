@@ -8,8 +8,8 @@ const MTU: &str = "write a number from 46 to 65535";
 const QUEUES: &str = "write a number from 1 to 8";
 const SLOT: &str = "write a number from 0 to 31";
 const FUNC: &str = "write a number from 0 to 7";
-const BACKENDS: &str = "write one of: none, tapN, valeSWITCH:PORT, netgraph";
-const KEYS: &str = "write one of socket=, mode=, fd=, mac=, mtu=, queues=, name=, path=, \
+const BACKENDS: &str = "write one of: none, tapN, vmnetN, valeSWITCH:PORT, netgraph";
+const KEYS: &str = "write one of socket=, mode=, fd=, mac=, mtu=, queues=, name=, offload=, path=, \
      peerhook=, hook=, node=";
 const MAC: &str = "write mac=58:9c:fc:0a:0b:0c";
 const ONE_SOCKET: &str = "leave one of them out";
@@ -46,7 +46,27 @@ const DEVICES: &[(&str, &str, &str)] = &[
     ("virtio-net,bridge0,fd=3", "bridge0", BACKENDS),
     ("virtio-net,TAP0,fd=3", "TAP0", BACKENDS),
     ("virtio-net,none0,fd=3", "none0", "write none"),
+    #[cfg(target_os = "linux")]
     ("virtio-net,tap,fd=3", "tap", "write tap0"),
+    #[cfg(target_os = "linux")]
+    ("virtio-net,vmnet,fd=3", "vmnet", "write vmnet0"),
+    ("virtio-net,vmnet/0,fd=3", "vmnet/0", "use letters, digits"),
+    (
+        "virtio-net,tap0,offload=all,fd=3",
+        "offload=all",
+        "write offload=local",
+    ),
+    (
+        "virtio-net,vale0:vm1,offload=local,fd=3",
+        "offload=local",
+        "leave it out",
+    ),
+    #[cfg(target_os = "linux")]
+    (
+        "virtio-net,tap0,offload=local,fd=3",
+        "offload=local",
+        "leave it out",
+    ),
     (
         "virtio-net,tap0123456789abc,fd=3",
         "tap0123456789abc",
