@@ -99,8 +99,7 @@ const FCNTL: &[libc::c_int] = &[
 
 /// What ioctl(2) is used for: sockets that do not block, and a tap's offloads,
 /// queues and whether it is there still (linux/if_tun.h). `TUNSETIFF`, which
-/// names an interface, and
-/// everything else is the opener's.
+/// names an interface, and everything else is the opener's.
 const IOCTL: &[libc::c_ulong] = &[
     libc::FIONBIO as libc::c_ulong,
     libc::TUNGETIFF as libc::c_ulong,
