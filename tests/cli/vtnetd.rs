@@ -9,7 +9,7 @@ pub const EX_USAGE: i32 = 64;
 
 /// vtnetd with `args`, not yet run.
 pub fn vtnetd(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vtnetd"));
+    let mut command = Command::new(bed::program(env!("CARGO_BIN_EXE_vtnetd")));
     command.args(args);
     command
 }

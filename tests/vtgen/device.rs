@@ -1,7 +1,5 @@
 //! What vtgen shows of a device that vtnetd serves.
 
-use std::path::Path;
-
 use bed::{Process, Scratch, Vtnetd};
 
 use crate::program::{run, text, vtgen};
@@ -13,8 +11,8 @@ fn device(options: &str) -> (Vtnetd, Scratch, String) {
     let scratch = Scratch::new().unwrap();
     let socket = scratch.path("a.sock").to_str().unwrap().to_owned();
     let device = format!("virtio-net,vale0:a,socket={socket},mac={MAC}{options}");
-    let program = Path::new(env!("CARGO_BIN_EXE_vtnetd"));
-    let vtnetd = Vtnetd::start(program, &[device], None).unwrap();
+    let program = bed::program(env!("CARGO_BIN_EXE_vtnetd"));
+    let vtnetd = Vtnetd::start(&program, &[device], None).unwrap();
     (vtnetd, scratch, socket)
 }
 

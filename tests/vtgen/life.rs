@@ -1,7 +1,6 @@
 //! The driver through what happens to devices: stopped, resumed, reset, served
 //! by another process; over vtnetd, with two devices on one switch.
 
-use std::path::Path;
 use std::time::Duration;
 
 use bed::{Scratch, Vtnetd};
@@ -43,8 +42,8 @@ impl Switch {
                 self.options
             )
         });
-        let program = Path::new(env!("CARGO_BIN_EXE_vtnetd"));
-        self.vtnetd = Some(Vtnetd::start(program, &devices, None).unwrap());
+        let program = bed::program(env!("CARGO_BIN_EXE_vtnetd"));
+        self.vtnetd = Some(Vtnetd::start(&program, &devices, None).unwrap());
     }
 
     fn connect(&self, name: &str) -> FrontEnd {

@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 /// vtgen with `args`, not yet run.
 pub fn vtgen(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vtgen"));
+    let mut command = Command::new(bed::program(env!("CARGO_BIN_EXE_vtgen")));
     command.args(args).stdin(Stdio::null());
     command
 }

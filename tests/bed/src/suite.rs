@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Completion, Trial};
 
 use crate::{Error, Result};
 
@@ -58,7 +58,16 @@ pub fn run_tests(equipment: std::result::Result<(), Error>, tests: Vec<Test>) ->
             if let (Some(missing), Ok(()), false) = (&test.missing, &equipment, arguments.list) {
                 skipped(format_args!("{}: {missing}", test.name));
             }
-            Trial::test(test.name, move || Ok((test.body)()?))
+            let name = test.name.clone();
+            let body = move || match (test.body)() {
+                Ok(()) => Ok(Completion::Completed),
+                Err(missing) if missing.is_missing() => {
+                    skipped(format_args!("{name}: {missing}"));
+                    Ok(Completion::ignored_with(missing))
+                }
+                Err(error) => Err(error.into()),
+            };
+            Trial::ignorable_test(test.name, body)
                 .with_ignored_flag(equipment.is_err() || test.missing.is_some())
         })
         .collect();

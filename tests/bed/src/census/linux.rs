@@ -1,51 +1,29 @@
-//! What a process holds and has used, from proc(5).
+//! From proc(5).
 
 use std::fs;
 use std::time::Duration;
 
 use crate::{Error, Result};
 
-/// The descriptors and the shared mappings of a process: what a session that
-/// has ended must have given back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Census {
-    /// What each open descriptor is, sorted: `socket`, `anon_inode:[eventfd]`,
-    /// or a path.
-    pub descriptors: Vec<String>,
-    /// What each shared mapping is of, sorted: guest memory, above all.
-    pub mappings: Vec<String>,
+pub(super) fn descriptors(id: u32) -> Result<Vec<String>> {
+    let mut descriptors = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{id}/fd"))? {
+        let target = fs::read_link(entry?.path())?;
+        let target = target.to_string_lossy();
+        // Sockets and pipes have numbers that are never the same again.
+        let kind = target.split(":[").next().unwrap_or(&target);
+        descriptors.push(if kind == "anon_inode" {
+            target.to_string()
+        } else {
+            kind.to_owned()
+        });
+    }
+    Ok(descriptors)
 }
 
-impl Census {
-    /// Looks at process `id`.
-    ///
-    /// # Errors
-    /// It is gone, or belongs to somebody else.
-    pub fn of(id: u32) -> Result<Self> {
-        let mut descriptors = Vec::new();
-        for entry in fs::read_dir(format!("/proc/{id}/fd"))? {
-            let target = fs::read_link(entry?.path())?;
-            let target = target.to_string_lossy();
-            // Sockets and pipes have numbers that are never the same again.
-            let kind = target.split(":[").next().unwrap_or(&target);
-            descriptors.push(if kind == "anon_inode" {
-                target.to_string()
-            } else {
-                kind.to_owned()
-            });
-        }
-        descriptors.sort();
-        let mut mappings: Vec<String> = mappings(id)?
-            .into_iter()
-            .filter(|mapping| mapping.shared)
-            .map(|mapping| mapping.of)
-            .collect();
-        mappings.sort();
-        Ok(Self {
-            descriptors,
-            mappings,
-        })
-    }
+pub(super) fn shared_mappings(id: u32) -> Result<Vec<String>> {
+    let shared = mappings(id)?.into_iter().filter(|mapping| mapping.shared);
+    Ok(shared.map(|mapping| mapping.of).collect())
 }
 
 struct Mapping {

@@ -1,0 +1,28 @@
+//! vtnetd on a FreeBSD kernel: one module for each back end, as a black box,
+//! with frames from software drivers. Elsewhere there is nothing to do.
+//!
+//! `tests/freebsd/run` builds this and the other tests on Linux and has them
+//! run on a FreeBSD machine. What the machine lacks is said on one line, and the
+//! test is counted as ignored: a body ends with [`bed::Error::missing`].
+
+#![allow(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+
+use std::process::ExitCode;
+
+#[cfg(target_os = "freebsd")]
+mod drive;
+#[cfg(target_os = "freebsd")]
+mod machine;
+#[cfg(target_os = "freebsd")]
+mod switch;
+
+#[cfg(target_os = "freebsd")]
+fn main() -> ExitCode {
+    let tests = [machine::tests(), switch::tests()];
+    bed::run_tests(Ok(()), tests.into_iter().flatten().collect())
+}
+
+#[cfg(not(target_os = "freebsd"))]
+fn main() -> ExitCode {
+    bed::run_tests(Ok(()), Vec::new())
+}

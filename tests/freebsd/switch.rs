@@ -1,0 +1,93 @@
+//! The VALE switch of the core in user space.
+
+use bed::{Error, Result, Test};
+
+use crate::drive::{NEVER, SOON, Served, carry, frame, options, received};
+
+/// The most bytes that a frame of the switch has (65535 with the Ethernet
+/// header), and lengths on the way there.
+const LENGTHS: [usize; 9] = [60, 61, 64, 1514, 1515, 2048, 9014, 65534, 65535];
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("switch::frames_cross_unchanged_mergeable", || crosses(true)),
+        Test::new("switch::frames_cross_unchanged_one_buffer", || {
+            crosses(false)
+        }),
+        Test::new("switch::two_vtgens_agree_on_their_counts", counts),
+        Test::new("switch::what_a_session_held_is_given_back", given_back),
+    ]
+}
+
+fn crosses(mergeable: bool) -> Result<()> {
+    let served = Served::start(&["vale0:a,mtu=65521", "vale0:b,mtu=65521"])?;
+    let options = options(mergeable, 65535);
+    let mut a = served.drive(0, &options)?;
+    let mut b = served.drive(1, &options)?;
+    for len in LENGTHS {
+        let frames: Vec<_> = (0..40).map(|number| frame(len, number)).collect();
+        carry(a.pair(0), b.pair(0), &frames)?;
+        carry(b.pair(0), a.pair(0), &frames)?;
+    }
+    if received(b.pair(0), NEVER).is_some() {
+        return Err(Error::new("a frame arrived that nobody sent"));
+    }
+    Ok(())
+}
+
+fn counts() -> Result<()> {
+    const FRAMES: &str = "5000";
+    let mut served = Served::start(&["vale0:a", "vale0:b"])?;
+    let mac = "02:00:00:00:00:0b";
+    let mut reflector = served.vtgen(1, &["-v", "--src-mac", mac, "reflect"])?;
+    // It reports every second, so from the first report on it is there.
+    reflector.errors.wait_for(0, SOON, |_| true)?;
+    let mut asking = served.vtgen(
+        0,
+        &["--dst-mac", mac, "--count", FRAMES, "--rate", "2k", "ping"],
+    )?;
+    let status = asking.wait(SOON)?;
+    if !status.success() {
+        return Err(asking.explain(Error::new(status.to_string()), "ping"));
+    }
+    let counters = served.vtnetd.counters()?;
+    for queues in ["vale0:a tx", "vale0:b rx", "vale0:b tx", "vale0:a rx"] {
+        let counted = counters.sum(queues, "frames");
+        if counted.to_string() != FRAMES {
+            return Err(Error::new(format!(
+                "{queues} counted {counted}, not {FRAMES}"
+            )));
+        }
+    }
+    reflector.stop(SOON)?;
+    Ok(())
+}
+
+fn given_back() -> Result<()> {
+    let served = Served::start(&["vale0:a", "vale0:b"])?;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        {
+            let mut a = served.drive(0, &options(true, 1514))?;
+            let mut b = served.drive(1, &options(true, 1514))?;
+            carry(a.pair(0), b.pair(0), &[frame(60, 1)])?;
+        }
+        held.push(at_rest(&served)?);
+    }
+    if held.iter().any(|census| *census != held[0]) {
+        return Err(Error::new(format!("held after each session: {held:#?}")));
+    }
+    Ok(())
+}
+
+/// What vtnetd holds when nobody is connected: a connection's end is noticed a
+/// moment later.
+fn at_rest(served: &Served) -> Result<bed::Census> {
+    loop {
+        let census = served.vtnetd.census()?;
+        if census.mappings.is_empty() {
+            return Ok(census);
+        }
+        std::thread::yield_now();
+    }
+}
