@@ -20,27 +20,27 @@ const EX_CANTCREAT: i32 = 73;
 const EX_NOPERM: i32 = 77;
 
 /// A vtnetd that runs; killed when the test ends before it does.
-struct Running {
+pub struct Running {
     child: Child,
     log: BufReader<ChildStderr>,
 }
 
 impl Running {
-    fn spawn(command: &mut Command) -> Self {
+    pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         Self { child, log }
     }
 
     /// Starts it and waits until it is ready.
-    fn ready(args: &[&str]) -> Self {
+    pub fn ready(args: &[&str]) -> Self {
         let mut running = Self::spawn(&mut vtnetd(args));
         running.until("ready");
         running
     }
 
     /// Reads the log up to the line that has `what` in it, which is returned.
-    fn until(&mut self, what: &str) -> String {
+    pub fn until(&mut self, what: &str) -> String {
         self.read(what).1
     }
 
@@ -63,28 +63,33 @@ impl Running {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    #[cfg(target_os = "linux")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().unwrap());
         kill(pid, signal).unwrap();
     }
 
     /// Its opener, the only child that it has.
     #[cfg(target_os = "linux")]
-    fn opener(&self) -> Pid {
+    pub fn opener(&self) -> Pid {
         let id = self.child.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
         Pid::from_raw(children.trim().parse().unwrap())
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn opener(&self) -> Pid {
+    pub fn opener(&self) -> Pid {
         let id = self.child.id().to_string();
         let children = Command::new("pgrep").args(["-P", &id]).output().unwrap();
         Pid::from_raw(text(&children.stdout).trim().parse().unwrap())
     }
 
     /// Waits for the end; the status, and the rest of the log.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.log.read_to_string(&mut rest).unwrap();
         (self.child.wait().unwrap().code(), rest)
@@ -271,7 +276,7 @@ fn a_made_up_address_may_not_be_anothers() {
 }
 
 /// vtnetd with `file` as descriptor 7.
-fn inheriting(file: OwnedFd, args: &[&str]) -> Command {
+pub fn inheriting(file: OwnedFd, args: &[&str]) -> Command {
     let mut shell = Command::new("sh");
     shell
         .args(["-c", "exec \"$0\" \"$@\" 7<&0 0</dev/null"])

@@ -5,5 +5,6 @@
 
 mod lifecycle;
 mod manual;
+mod privileges;
 mod refused;
 mod vtnetd;

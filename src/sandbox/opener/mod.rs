@@ -14,6 +14,8 @@ mod packets;
 mod protocol;
 mod server;
 mod sockets;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 use std::io;

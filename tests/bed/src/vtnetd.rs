@@ -129,20 +129,29 @@ impl Vtnetd {
         Census::of(self.id())
     }
 
-    /// The processor time that it has used.
+    /// Its two processes: the one that serves, and its opener.
+    fn processes(&self) -> Result<Vec<u32>> {
+        let mut ids = census::children(self.id())?;
+        ids.push(self.id());
+        Ok(ids)
+    }
+
+    /// The processor time that both of its processes have used.
     ///
     /// # Errors
     /// It is gone, or this system does not count it.
     pub fn processor_time(&self) -> Result<Duration> {
-        census::processor_time(self.id())
+        let ids = self.processes()?;
+        ids.into_iter().map(census::processor_time).sum()
     }
 
-    /// Bytes of resident memory that are its own.
+    /// Bytes of resident memory that are its own, of both of its processes.
     ///
     /// # Errors
     /// It is gone.
     pub fn private_resident(&self) -> Result<u64> {
-        census::private_resident(self.id())
+        let ids = self.processes()?;
+        ids.into_iter().map(census::private_resident).sum()
     }
 
     /// Asks it to end, and waits until it has.

@@ -69,6 +69,18 @@ pub fn private_resident(id: u32) -> Result<u64> {
     Ok(private.map(|mapping| mapping.resident).sum())
 }
 
+/// The processes that process `id` has started and that live, such as the
+/// opener of vtnetd.
+///
+/// # Errors
+/// It is gone, or belongs to somebody else.
+pub fn children(id: u32) -> Result<Vec<u32>> {
+    let text = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+    text.split_whitespace()
+        .map(|child| child.parse().map_err(|_| Error::new("children: no number")))
+        .collect()
+}
+
 /// The processor time that the threads of process `id` have used.
 ///
 /// # Errors

@@ -1,0 +1,173 @@
+//! The two processes: who opens, who serves, and how they end.
+
+use std::fs;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::lifecycle::Running;
+use crate::vtnetd::{EX_USAGE, Scratch, run, text, vtnetd};
+
+const EX_NOUSER: i32 = 67;
+const EX_NOPERM: i32 = 77;
+const NOBODY: u32 = 65534;
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("skipped: only root can become another user");
+    }
+    root
+}
+
+/// However the serving process ends, nothing is left.
+#[test]
+fn a_killed_process_leaves_nothing() {
+    let scratch = Scratch::new("killed");
+    let (socket, pid_file) = (scratch.path("s"), scratch.path("pid"));
+    let device = format!("virtio-net,none,socket={socket}");
+    let running = Running::ready(&["-p", &pid_file, "-s", &device]);
+    assert_eq!(scratch.names(), ["pid", "s"]);
+    running.signal(Signal::SIGKILL);
+    // The log ends with the opener, which has it open, too.
+    assert_eq!(running.end().0, None);
+    assert_eq!(scratch.names(), [""; 0]);
+}
+
+/// What ends a process group is not to end the opener before its time.
+#[test]
+fn the_opener_ends_with_the_other_one_only() {
+    let scratch = Scratch::new("signals");
+    let path = scratch.path("s");
+    let device = format!("virtio-net,none,mode=client,socket={path}");
+    let running = Running::ready(&["-s", &device]);
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        kill(running.opener(), signal).unwrap();
+    }
+    // It still connects.
+    let listener = UnixListener::bind(&path).unwrap();
+    for _ in 0..2 {
+        listener.accept().unwrap();
+    }
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().0, Some(0));
+}
+
+/// A front end is served on; only what needs opening is not.
+#[test]
+fn the_other_one_goes_on_without_its_opener() {
+    let scratch = Scratch::new("alone");
+    let socket = scratch.path("s");
+    let device = format!("virtio-net,none,socket={socket}");
+    let mut running = Running::ready(&["-s", &device]);
+    kill(running.opener(), Signal::SIGKILL).unwrap();
+    let _front_end = UnixStream::connect(&socket).unwrap();
+    running.until("front end connected");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().0, Some(0));
+}
+
+#[test]
+fn users_that_cannot_be_become() {
+    let device = "virtio-net,none,mode=client,socket=/nowhere";
+    let output = run(&["-u", "no-such-user", "-s", device]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(EX_NOUSER), "{said}");
+    assert!(said.contains("-u no-such-user: no such user; "), "{said}");
+    if !is_root() {
+        return;
+    }
+    let output = run(&["-u", "root", "-s", device]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(EX_USAGE), "{said}");
+    assert!(said.contains("name a user that is not root"), "{said}");
+
+    let scratch = Scratch::new("user");
+    let program = scratch.path("vtnetd");
+    fs::copy(vtnetd(&[]).get_program(), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.uid(NOBODY).gid(NOBODY);
+    let output = command.args(["-u", "nobody", "-s", device]).output();
+    let output = output.unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(EX_NOPERM), "{said}");
+    assert!(said.contains("run as root, or leave -u out"), "{said}");
+}
+
+/// Lines of /proc/PID/status, by their names.
+#[cfg(target_os = "linux")]
+fn status(id: impl std::fmt::Display, name: &str) -> Vec<String> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let values = line.unwrap().trim_start_matches(':').split_whitespace();
+    values.map(str::to_owned).collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_serving_process_has_no_privileges() {
+    let scratch = Scratch::new("none");
+    let device = format!("virtio-net,vale0:a,socket={}", scratch.path("s"));
+    let nobody = if is_root() {
+        &["-u", "nobody"][..]
+    } else {
+        &[]
+    };
+    for (user, options, filters) in [
+        (&[][..], &[][..], "2"),
+        (nobody, &[], "2"),
+        (&[], &["--no-sandbox"], "0"),
+    ] {
+        let args = [user, options, &["-s", &device]].concat();
+        let running = Running::ready(&args);
+        let (id, opener) = (running.id(), running.opener());
+        if !user.is_empty() {
+            for kind in ["Uid", "Gid"] {
+                assert_eq!(status(id, kind), vec![NOBODY.to_string(); 4]);
+            }
+            assert_eq!(status(id, "Groups"), [NOBODY.to_string()]);
+            assert_eq!(status(opener, "Uid"), ["0"; 4]);
+        }
+        assert_eq!(status(id, "Seccomp_filters"), [filters], "{args:?}");
+        if options.is_empty() {
+            for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+                assert_eq!(status(id, set), ["0000000000000000"], "{args:?}");
+            }
+            assert_eq!(status(id, "NoNewPrivs"), ["1"]);
+        }
+        // The workers, too.
+        for thread in fs::read_dir(format!("/proc/{id}/task")).unwrap() {
+            let thread = thread.unwrap().file_name().into_string().unwrap();
+            assert_eq!(status(thread, "Seccomp_filters"), [filters]);
+        }
+        running.signal(Signal::SIGTERM);
+        assert_eq!(running.end().0, Some(0));
+        assert_eq!(scratch.names(), [""; 0]);
+    }
+}
+
+/// Nothing of the other process is open in the opener: an inherited connection
+/// ends when the other one closes it.
+#[test]
+fn the_opener_holds_no_connection() {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let args = [
+        "-s",
+        "virtio-net,none,fd=7",
+        "-s",
+        "virtio-net,none,mode=client,socket=/nowhere",
+    ];
+    let mut command = crate::lifecycle::inheriting(theirs.into(), &args);
+    let mut running = Running::spawn(&mut command);
+    drop(command);
+    running.until("ready");
+    // Not a message: it hangs up.
+    std::io::Write::write_all(&mut ours, &[0xff; 12]).unwrap();
+    let mut rest = Vec::new();
+    // Ends for good, or this waits for ever.
+    let _ = std::io::Read::read_to_end(&mut ours, &mut rest);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().0, Some(0));
+}
