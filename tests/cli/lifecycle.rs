@@ -74,18 +74,12 @@ impl Running {
     }
 
     /// Its opener, the only child that it has.
-    #[cfg(target_os = "linux")]
     pub fn opener(&self) -> Pid {
-        let id = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-        Pid::from_raw(children.trim().parse().unwrap())
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    pub fn opener(&self) -> Pid {
-        let id = self.child.id().to_string();
-        let children = Command::new("pgrep").args(["-P", &id]).output().unwrap();
-        Pid::from_raw(text(&children.stdout).trim().parse().unwrap())
+        let children = bed::children(self.child.id()).unwrap();
+        let [opener] = children[..] else {
+            panic!("{children:?}");
+        };
+        Pid::from_raw(opener.try_into().unwrap())
     }
 
     /// Waits for the end; the status, and the rest of the log.

@@ -11,7 +11,7 @@ use freebsd as sys;
 
 use crate::Result;
 
-pub use sys::{private_resident, processor_time};
+pub use sys::{children, private_resident, processor_time};
 
 /// The descriptors and the shared mappings of a process: what a session that
 /// has ended must have given back.
