@@ -40,7 +40,7 @@ const CONSTANTS: &[&str] = &[
     "vtnetd_number_.*",
     "NETMAP_(API|MIN_API|MAX_API|REQ_.*|RING_MASK|DEVICE_NAME)",
     "NR_.*|NS_.*|NI_PRIV_MEM",
-    "IFCAP_.*|IFNAMSIZ|TAPMRU|TUNMRU",
+    "IFCAP_.*|IFF_.*|IFNAMSIZ|TAPMRU|TUNMRU",
     "NG_.*|NGF_.*|NGM_.*",
     "CAP_FCNTL_.*|CAP_RIGHTS_VERSION.*",
 ];

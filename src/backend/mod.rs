@@ -8,6 +8,7 @@
 
 pub mod host;
 pub mod netgraph;
+pub mod netmap;
 mod none;
 mod tap;
 mod vale;
@@ -20,6 +21,7 @@ use crate::net::ethernet::Mac;
 use crate::net::frame::Batch;
 use crate::netmap::attachment::Attachment;
 use crate::netmap::name::switch_port;
+use crate::netmap::register::RegisterError;
 use crate::netmap::vale::{PortError, Switches};
 use crate::virtio::memory::Writable;
 use crate::virtio::net_header::NetHeader;
@@ -64,6 +66,8 @@ pub enum Dropped {
     Offload,
     /// It is shorter than an Ethernet header.
     TooShort,
+    /// What says where it lies makes no sense.
+    Malformed,
 }
 
 /// Where a pulled frame goes: straight into the guest's buffers.
@@ -163,13 +167,15 @@ pub trait Backend: Send + Sync {
 pub type AttachError = PortError;
 
 /// The prefixes of the back ends, in the order in which they are tried.
-pub const PREFIXES: &[&str] = &["none", "tap", "vmnet", "vale", "netgraph"];
+pub const PREFIXES: &[&str] = &["none", "tap", "vmnet", "vale", "netmap", "netgraph"];
 
 /// Why a back end cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No back end has such a prefix.
-    #[error("{0}: no such back end; there are none, tapN, vmnetN, valeX:PORT and netgraph")]
+    #[error(
+        "{0}: no such back end; there are none, tapN, vmnetN, valeX:PORT, netmap:IF and netgraph"
+    )]
     Unknown(String),
     /// Only FreeBSD has it.
     #[error("{0}: only FreeBSD has it; take a tap, or a switch, as in vale0:vm1")]
@@ -195,6 +201,9 @@ pub enum OpenError {
     /// The name of a switch port is wrong.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The name of a netmap port is wrong.
+    #[error(transparent)]
+    Netmap(#[from] RegisterError),
     /// The system refuses.
     #[error("{name}: {error}; {cure}")]
     System {
@@ -205,6 +214,18 @@ pub enum OpenError {
         /// What helps.
         cure: &'static str,
     },
+}
+
+/// Whose switch a `vale` port is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SwitchType {
+    /// The kernel's where it has netmap, else our own.
+    #[default]
+    Any,
+    /// The kernel's.
+    Kernel,
+    /// Our own, of the netmap core in this process.
+    Core,
 }
 
 /// What to connect a device to, as the configuration says it.
@@ -218,6 +239,8 @@ pub struct Spec {
     pub netgraph: Option<Link>,
     /// Every frame that is sent ends on this host (`offload=local`).
     pub local: bool,
+    /// The kind of switch, if it is a `vale` port.
+    pub switch: SwitchType,
 }
 
 impl Spec {
@@ -228,6 +251,7 @@ impl Spec {
             pairs,
             netgraph: None,
             local: false,
+            switch: SwitchType::Any,
         }
     }
 }
@@ -241,12 +265,16 @@ pub fn host_side(spec: &Spec) -> Result<Option<Box<dyn HostSide>>, OpenError> {
     let name = &spec.name;
     if let Some(link) = &spec.netgraph {
         netgraph_host(link).map(Some)
-    } else if name == "none" || name.starts_with("vale") {
+    } else if name == "none" {
         Ok(None)
     } else if name.starts_with("vmnet") && cfg!(not(target_os = "freebsd")) {
         Err(OpenError::FreeBsdOnly(name.clone()))
     } else if name.starts_with("tap") || name.starts_with("vmnet") {
         Ok(Some(Box::new(TapHost::new(name, spec.pairs))))
+    } else if name.starts_with("netmap:") {
+        netmap_host(spec).map(Some)
+    } else if name.starts_with("vale") {
+        vale_host(spec)
     } else {
         Err(OpenError::Unknown(name.clone()))
     }
@@ -297,11 +325,56 @@ fn netgraph_host(link: &Link) -> Result<Box<dyn HostSide>, OpenError> {
     Err(OpenError::FreeBsdOnly(link.to_string()))
 }
 
+#[cfg(target_os = "freebsd")]
+fn netmap_host(spec: &Spec) -> Result<Box<dyn HostSide>, OpenError> {
+    Ok(Box::new(netmap::NetmapHost::new(&spec.name, spec.pairs)?))
+}
+
+#[cfg(not(target_os = "freebsd"))]
+fn netmap_host(spec: &Spec) -> Result<Box<dyn HostSide>, OpenError> {
+    Err(OpenError::FreeBsdOnly(spec.name.clone()))
+}
+
+/// The kernel's switch, or `None`: one in this process.
+fn vale_host(spec: &Spec) -> Result<Option<Box<dyn HostSide>>, OpenError> {
+    match spec.switch {
+        SwitchType::Core => Ok(None),
+        SwitchType::Any if !kernel_switches(&spec.name) => Ok(None),
+        SwitchType::Any | SwitchType::Kernel => netmap_host(spec).map(Some),
+    }
+}
+
+/// Whether the kernel has switches; says so once if it could and has none.
+#[cfg(target_os = "freebsd")]
+fn kernel_switches(name: &str) -> bool {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    let there = crate::netmap::kernel::is_there();
+    if !there {
+        SAID.call_once(|| {
+            tracing::warn!(
+                "{name}: this kernel has no netmap, so the switch is vtnetd's own; kldload netmap"
+            );
+        });
+    }
+    there
+}
+
+#[cfg(not(target_os = "freebsd"))]
+fn kernel_switches(_name: &str) -> bool {
+    false
+}
+
 /// The other half of what [`host_side`] has made.
 fn connect(spec: &Spec, host: Arc<dyn Host>) -> Result<Arc<dyn Backend>, OpenError> {
     #[cfg(target_os = "freebsd")]
     if spec.netgraph.is_some() {
         return Ok(Arc::new(netgraph::Netgraph::open(&spec.name, host)?));
+    }
+    #[cfg(target_os = "freebsd")]
+    if spec.name.starts_with("netmap:") || spec.name.starts_with("vale") {
+        let source = Box::new(netmap::Kernel::new(host));
+        let netmap = netmap::Netmap::open(&spec.name, source, spec.pairs)?;
+        return Ok(Arc::new(netmap));
     }
     Ok(Arc::new(Tap::open(spec, host)?))
 }

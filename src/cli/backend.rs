@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::error::{Blame, UsageError};
 use super::keys::Keys;
-use super::{netgraph, tap};
+use super::{netgraph, netmap, tap};
 use crate::backend::netgraph::Link;
-use crate::backend::{PREFIXES, Spec};
+use crate::backend::{PREFIXES, Spec, SwitchType};
 
 /// Longest name of a port with its switch, in bytes (NETMAP_REQ_IFNAMSIZ - 1;
 /// netmap(4)).
@@ -19,6 +19,7 @@ pub struct BackendSpec {
     name: String,
     link: Option<Link>,
     local: bool,
+    switch_type: SwitchType,
 }
 
 impl BackendSpec {
@@ -41,10 +42,12 @@ impl BackendSpec {
             Some(&("none" | "netgraph")) => Ok(()),
             Some(&("tap" | "vmnet")) => tap::interface(name),
             Some(&"vale") => vale(name),
+            Some(&"netmap") => netmap::port(name),
             _ => Err(name.blame("unknown back end", known())),
         }?;
         let mut keys = Keys::parse(items)?;
         let local = tap::local(&keys, name)?;
+        let switch_type = netmap::switch_type(&keys, name)?;
         let backend = if name == "netgraph" {
             netgraph::adopt(&mut keys, outer)?;
             let link = netgraph::link(&keys)?;
@@ -52,6 +55,7 @@ impl BackendSpec {
                 name: link.to_string(),
                 link: Some(link),
                 local,
+                switch_type,
             }
         } else {
             netgraph::refuse(&keys, name)?;
@@ -59,6 +63,7 @@ impl BackendSpec {
                 name: name.to_owned(),
                 link: None,
                 local,
+                switch_type,
             }
         };
         Ok((backend, keys))
@@ -80,6 +85,7 @@ impl BackendSpec {
         Spec {
             netgraph: self.link.clone(),
             local: self.local,
+            switch: self.switch_type,
             ..Spec::new(&self.name, pairs)
         }
     }
@@ -87,7 +93,7 @@ impl BackendSpec {
     /// The switch that this is a port of, such as `vale0`.
     pub fn switch(&self) -> Option<&str> {
         let (switch, _) = self.name.split_once(':')?;
-        self.link.is_none().then_some(switch)
+        switch.starts_with("vale").then_some(switch)
     }
 
     /// Two devices with this very name do not claim the same thing: nothing is
@@ -116,6 +122,7 @@ pub(super) fn forms() -> String {
             "tap" => "tapN",
             "vmnet" => "vmnetN",
             "vale" => "valeSWITCH:PORT",
+            "netmap" => netmap::FORM,
             other => other,
         })
         .collect();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::error::{Blame, UsageError};
 
 /// Keys, what their values look like, and what they are for.
-const KEYS: [(&str, &str, &str); 12] = [
+const KEYS: [(&str, &str, &str); 13] = [
     ("socket", "PATH", "vhost-user socket of the device"),
     (
         "mode",
@@ -25,6 +25,11 @@ const KEYS: [(&str, &str, &str); 12] = [
         "offload",
         "local",
         "tap, vmnet: every frame ends on this host (FreeBSD)",
+    ),
+    (
+        "type",
+        "kernel|core",
+        "vale: whose switch; the kernel's if it has netmap",
     ),
     ("path", "ADDR", "netgraph: node to connect to, as in br0:"),
     ("peerhook", "HOOK", "netgraph: hook of that node"),

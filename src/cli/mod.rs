@@ -10,6 +10,7 @@ mod device;
 mod error;
 mod keys;
 mod netgraph;
+mod netmap;
 mod tap;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::SwitchType;
 use crate::backend::netgraph::Link;
 use crate::net::ethernet::Mac;
 
@@ -76,6 +77,39 @@ fn back_ends_at_their_limits() {
         device(&format!("virtio-net,{longest},fd=9")).backend.name(),
         longest
     );
+}
+
+#[test]
+fn ports_of_netmap_with_their_suffixes() {
+    for name in [
+        "netmap:em0",
+        "netmap:em0-3",
+        "netmap:em0*",
+        "netmap:em0^",
+        "netmap:em0^1",
+        "netmap:em0/R",
+        "netmap:em0-0/xT@5",
+        "netmap:em0{1",
+        "netmap:em0}up",
+    ] {
+        let device = device(&format!("virtio-net,{name},fd=3"));
+        assert_eq!(device.backend.name(), name);
+        assert_eq!(device.backend.switch(), None, "{name}");
+        assert_eq!(device.backend.spec(2).name, name);
+    }
+}
+
+#[test]
+fn whose_switch() {
+    for (text, want) in [
+        ("vale0:a,fd=3", SwitchType::Any),
+        ("vale0:a,fd=3,type=kernel", SwitchType::Kernel),
+        ("vale0:a,type=core,fd=3", SwitchType::Core),
+    ] {
+        let device = device(&format!("virtio-net,{text}"));
+        assert_eq!(device.backend.spec(1).switch, want, "{text}");
+        assert_eq!(device.backend.switch(), Some("vale0"));
+    }
 }
 
 fn link(text: &str) -> Link {
@@ -289,7 +323,9 @@ fn usage_names_every_option_and_key() {
         "tapN",
         "none",
         "valeSWITCH:PORT",
+        "netmap:IF",
         "netgraph\n",
+        "type=kernel|core",
         "path=",
         "peerhook=",
         " hook=",
@@ -308,6 +344,8 @@ fn piece() -> impl Strategy<Value = String> {
         Just("none".to_owned()),
         "(socket|mode|fd|mac|mtu|queues|name|x)=.{0,12}",
         Just("netgraph".to_owned()),
+        "netmap:[a-c{}*^@/xR-]{0,8}",
+        "type=(core|kernel|x)",
         "path=[a-c.:]{0,6}",
         "(peer)?hook=[a-c.:]{0,34}",
         "node=.{0,34}",

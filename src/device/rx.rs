@@ -245,6 +245,7 @@ impl Room for Pull<'_> {
             Dropped::TooLong => &self.pair.rx_stats.too_long,
             Dropped::Offload => &self.pair.rx_stats.bad_header,
             Dropped::TooShort => &self.pair.rx_stats.too_short,
+            Dropped::Malformed => &self.pair.rx_stats.malformed,
         };
         counter.add(1);
     }

@@ -63,6 +63,8 @@ counters! {
         too_short,
         /// Frames that need an offload that the guest does not take.
         bad_header,
+        /// What came and was no frame.
+        malformed,
         /// Frames that came while the ring was stopped or disabled or the
         /// link was down.
         not_ready,

@@ -96,6 +96,10 @@ impl Poller {
             Err(error) => Err(error.into()),
         }
     }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
 }
 
 #[derive(Debug)]

@@ -128,6 +128,10 @@ impl Poller {
             Err(error) => Err(error.into()),
         }
     }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// A pipe, both ends non-blocking.

@@ -191,6 +191,13 @@ impl Poller {
     }
 }
 
+/// Readable while an event waits, so that one poller can watch another.
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Makes a [`Poller::wait`] of another thread return: an eventfd on Linux, a
 /// pipe elsewhere.
 ///

@@ -11,6 +11,7 @@
 //! | [`register`] | modes, and clients that come and go |
 //! | [`port`] | what a client does with its port |
 //! | [`ring_port`] | krings on a switch |
+//! | `kernel` | FreeBSD only: ports of `/dev/netmap` behind the same interface |
 //! | [`vale`] | the switch |
 //! | [`mac_table`] | where each address was heard |
 //! | [`attachment`] | what a switch forwards between |
@@ -18,6 +19,8 @@
 
 pub mod abi;
 pub mod attachment;
+#[cfg(target_os = "freebsd")]
+pub mod kernel;
 pub mod kring;
 pub mod mac_table;
 pub mod mem;

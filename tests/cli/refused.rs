@@ -8,9 +8,9 @@ const MTU: &str = "write a number from 46 to 65535";
 const QUEUES: &str = "write a number from 1 to 8";
 const SLOT: &str = "write a number from 0 to 31";
 const FUNC: &str = "write a number from 0 to 7";
-const BACKENDS: &str = "write one of: none, tapN, vmnetN, valeSWITCH:PORT, netgraph";
-const KEYS: &str = "write one of socket=, mode=, fd=, mac=, mtu=, queues=, name=, offload=, path=, \
-     peerhook=, hook=, node=";
+const BACKENDS: &str = "write one of: none, tapN, vmnetN, valeSWITCH:PORT, netmap:IF, netgraph";
+const KEYS: &str = "write one of socket=, mode=, fd=, mac=, mtu=, queues=, name=, offload=, type=, \
+     path=, peerhook=, hook=, node=";
 const MAC: &str = "write mac=58:9c:fc:0a:0b:0c";
 const ONE_SOCKET: &str = "leave one of them out";
 const WITHOUT: &str = "use a name without '.', ':'";
@@ -80,6 +80,59 @@ const DEVICES: &[(&str, &str, &str)] = &[
     ("virtio-net,vale0:a:b,fd=3", "vale0:a:b", "as in vale0:vm1"),
     ("virtio-net,vale0:a b,fd=3", "vale0:a b", "as in vale0:vm1"),
     ("virtio-net,vale-0:a,fd=3", "vale-0:a", "as in vale0"),
+    (
+        "virtio-net,vale0:a,type=netmap,fd=3",
+        "type=netmap",
+        "write type=kernel or type=core",
+    ),
+    (
+        "virtio-net,tap0,type=core,fd=3",
+        "type=core",
+        "leave it out",
+    ),
+    (
+        "virtio-net,netmap:em0,type=kernel,fd=3",
+        "type=kernel",
+        "leave it out",
+    ),
+    ("virtio-net,netmap,fd=3", "netmap", "named netmap:IF"),
+    ("virtio-net,netmap:,fd=3", "netmap:", "give the port a name"),
+    (
+        "virtio-net,netmap0:em0,fd=3",
+        "netmap0:em0",
+        "named netmap:IF",
+    ),
+    (
+        "virtio-net,netmap:em0-,fd=3",
+        "netmap:em0-",
+        "a ring number below 4095",
+    ),
+    (
+        "virtio-net,netmap:em0-4095,fd=3",
+        "netmap:em0-4095",
+        "a ring number below 4095",
+    ),
+    (
+        "virtio-net,netmap:em0/q,fd=3",
+        "netmap:em0/q",
+        "one of x z t r R T",
+    ),
+    (
+        "virtio-net,netmap:em0{,fd=3",
+        "netmap:em0{",
+        "letters, digits",
+    ),
+    ("virtio-net,netmap:em0@0,fd=3", "netmap:em0@0", "from 1 to"),
+    (
+        "virtio-net,netmap:i234567890123456,fd=3",
+        "netmap:i234567890123456",
+        "at most 15 bytes",
+    ),
+    (
+        "virtio-net,netmap:vale0:a,fd=3",
+        "netmap:vale0:a",
+        "write vale0:a",
+    ),
     (
         "virtio-net,vale0:pppppppppppppppppppppppppppppppppppppppppppppppppppppppppp,fd=3",
         "vale0:pppppppppppppppppppppppppppppppppppppppppppppppppppppppppp",

@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 fn crosses(mergeable: bool) -> Result<()> {
-    let served = Served::start(&["vale0:a,mtu=65521", "vale0:b,mtu=65521"])?;
+    let served = Served::start(&["vale0:a,type=core,mtu=65521", "vale0:b,type=core,mtu=65521"])?;
     let options = options(mergeable, 65535);
     let mut a = served.drive(0, &options)?;
     let mut b = served.drive(1, &options)?;
@@ -37,7 +37,7 @@ fn crosses(mergeable: bool) -> Result<()> {
 
 fn counts() -> Result<()> {
     const FRAMES: &str = "5000";
-    let mut served = Served::start(&["vale0:a", "vale0:b"])?;
+    let mut served = Served::start(&["vale0:a,type=core", "vale0:b,type=core"])?;
     let mac = "02:00:00:00:00:0b";
     let mut reflector = served.vtgen(1, &["-v", "--src-mac", mac, "reflect"])?;
     // It reports every second, so from the first report on it is there.
@@ -64,7 +64,7 @@ fn counts() -> Result<()> {
 }
 
 fn given_back() -> Result<()> {
-    let served = Served::start(&["vale0:a", "vale0:b"])?;
+    let served = Served::start(&["vale0:a,type=core", "vale0:b,type=core"])?;
     let mut held = Vec::new();
     for _ in 0..20 {
         {

@@ -22,7 +22,7 @@ mod segments;
 pub mod software;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use layout::{Gso, Layout};
 

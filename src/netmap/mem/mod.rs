@@ -25,6 +25,8 @@ use nix::unistd::{SysconfVar, sysconf};
 use super::abi;
 pub use pool::{PoolLayout, PoolSize};
 pub use region::{InterfaceMemory, InterfaceSpec, Region, RingMemory, RingSpec};
+#[cfg(target_os = "freebsd")]
+pub(crate) use view::RingParts;
 pub use view::{FIRST_BUFFER, RingView};
 
 /// Why memory was refused.

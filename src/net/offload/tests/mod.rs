@@ -5,6 +5,6 @@
 
 mod check;
 mod hostile;
-mod packet;
+pub mod packet;
 mod receivers;
 mod segments;
