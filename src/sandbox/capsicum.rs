@@ -35,7 +35,7 @@ const GROUPS: [libc::u_long; 1] = [ffi::SIOCGIFGROUP];
 fn needs(role: Role) -> Needs {
     use Right::{
         Accept, Event, Fcntl, Fstat, Getpeername, Getsockname, Getsockopt, Ioctl, MmapRW, Read,
-        Write,
+        Shutdown, Write,
     };
     let (rights, ioctls): (&[Right], &[libc::u_long]) = match role {
         Role::Tap => (&[Read, Write, Event, Ioctl], &TAP),
@@ -63,7 +63,7 @@ fn needs(role: Role) -> Needs {
         Role::Memory => (&[MmapRW, Fstat], &[]),
         Role::Kick => (&[Read, Event, Fstat, Fcntl], &[]),
         Role::Call => (&[Write, Fstat, Fcntl], &[]),
-        Role::Opener => (&[Read, Write], &[]),
+        Role::Opener => (&[Read, Write, Shutdown], &[]),
         Role::Log => (&[Write, Fstat], &[]),
         Role::Nothing => (&[], &[]),
     };

@@ -14,11 +14,13 @@ mod drive;
 #[cfg(target_os = "freebsd")]
 mod machine;
 #[cfg(target_os = "freebsd")]
+mod netgraph;
+#[cfg(target_os = "freebsd")]
 mod switch;
 
 #[cfg(target_os = "freebsd")]
 fn main() -> ExitCode {
-    let tests = [machine::tests(), switch::tests()];
+    let tests = [machine::tests(), switch::tests(), netgraph::tests()];
     bed::run_tests(Ok(()), tests.into_iter().flatten().collect())
 }
 

@@ -140,3 +140,34 @@ fn max_socket_buffer() -> Result<u64, Errno> {
     Errno::result(got)?;
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    #[test]
+    fn a_data_socket_has_large_buffers_and_does_not_block() {
+        let link = Link {
+            path: "nobody:".into(),
+            peerhook: "nothing".into(),
+            hook: Link::DEFAULT_HOOK.into(),
+            node: None,
+        };
+        let mut host = NetgraphHost::new(&link);
+        let Ok((_node, data)) = host.make() else {
+            println!("skipped: netgraph(4) takes root");
+            return;
+        };
+        host.prepare(&data).unwrap();
+        let flags = OFlag::from_bits_retain(fcntl(&data, FcntlArg::F_GETFL).unwrap());
+        assert!(flags.contains(OFlag::O_NONBLOCK));
+        let size = buffers::size(max_socket_buffer().unwrap());
+        assert!(size > crate::net::frame::MAX_FRAME);
+        assert_eq!(getsockopt(&data, sockopt::SndBuf), Ok(size));
+        assert_eq!(getsockopt(&data, sockopt::RcvBuf), Ok(size));
+        assert!(matches!(host.open(), Err(OpenError::Absent(_))));
+        assert!(host.node.is_none());
+    }
+}

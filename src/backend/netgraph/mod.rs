@@ -22,7 +22,7 @@ mod node;
 mod port;
 #[cfg(any(target_os = "freebsd", test))]
 mod socket;
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests;
 
 #[cfg(target_os = "freebsd")]

@@ -1,6 +1,7 @@
 //! The half that carries frames, over a pair of Unix sockets that keep frames
-//! apart and hang up as a data socket does. The other half needs FreeBSD's
-//! kernel (`tests/freebsd`).
+//! apart, cut off what is not read, and hang up, as a data socket does; those of
+//! FreeBSD do not cut. FreeBSD has the real thing instead
+//! (`tests/freebsd/netgraph`), and only there is the other half.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
