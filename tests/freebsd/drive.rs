@@ -8,6 +8,7 @@ use std::time::Duration;
 use bed::{Error, Process, Result, Scratch, Vtnetd};
 use vtnetd::driver::front_end::FrontEnd;
 use vtnetd::driver::net::{NetDriver, NetOptions, Pair};
+use vtnetd::virtio::net_header::LEN;
 use vtnetd::virtio::spec::net;
 
 /// Far longer than anything takes that happens at once.
@@ -60,8 +61,8 @@ impl Served {
     }
 }
 
-/// Options of a driver whose buffers are merged for longer frames, or one
-/// buffer for each, of `longest` bytes.
+/// Options of a driver for frames up to `longest` bytes: its receive buffers
+/// are merged for a longer frame, or each has room for one.
 pub fn options(mergeable: bool, longest: usize) -> NetOptions {
     let mut options = NetOptions {
         max_frame: longest,
@@ -69,6 +70,7 @@ pub fn options(mergeable: bool, longest: usize) -> NetOptions {
     };
     if !mergeable {
         options.negotiation.features &= !net::F_MRG_RXBUF;
+        options.rx_buffer = options.rx_buffer.max(longest + LEN);
     }
     options
 }
@@ -95,8 +97,8 @@ pub fn received(pair: &mut Pair, within: Duration) -> Option<Vec<u8>> {
 /// # Errors
 /// What was different.
 pub fn carry(from: &mut Pair, to: &mut Pair, frames: &[Vec<u8>]) -> Result<()> {
-    // No more at a time than a ring has buffers for.
-    for some in frames.chunks(16) {
+    // No more at a time than a ring has buffers for, of 256 with 2 KiB each.
+    for some in frames.chunks(4) {
         let sent = from.tx.send_batch(some.iter().map(Vec::as_slice));
         sent.map_err(|error| Error::new(error.to_string()))?;
         for frame in some {

@@ -16,11 +16,18 @@ mod machine;
 #[cfg(target_os = "freebsd")]
 mod netgraph;
 #[cfg(target_os = "freebsd")]
+mod service;
+#[cfg(target_os = "freebsd")]
 mod switch;
 
 #[cfg(target_os = "freebsd")]
 fn main() -> ExitCode {
-    let tests = [machine::tests(), switch::tests(), netgraph::tests()];
+    let tests = [
+        machine::tests(),
+        netgraph::tests(),
+        service::tests(),
+        switch::tests(),
+    ];
     bed::run_tests(Ok(()), tests.into_iter().flatten().collect())
 }
 

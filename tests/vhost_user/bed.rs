@@ -237,14 +237,31 @@ pub fn at_rest(bed: &Bed, expected: Option<(usize, usize)>) -> (usize, usize) {
 }
 
 /// Open descriptors of this process.
+#[cfg(target_os = "linux")]
 pub fn descriptors() -> usize {
     // The directory itself is open while it is read.
     fs::read_dir("/proc/self/fd").unwrap().count() - 1
 }
 
+/// Open descriptors of this process.
+#[cfg(target_os = "freebsd")]
+pub fn descriptors() -> usize {
+    let held = bed::Census::of(std::process::id()).unwrap();
+    held.descriptors.len()
+}
+
 /// Mappings of guest memory in this process.
+#[cfg(target_os = "linux")]
 pub fn mappings() -> usize {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let ours = |line: &&str| line.contains(crate::front::MEMORY_NAME);
     maps.lines().filter(ours).count()
+}
+
+/// Mappings of guest memory in this process, which maps nothing else that is
+/// shared.
+#[cfg(target_os = "freebsd")]
+pub fn mappings() -> usize {
+    let held = bed::Census::of(std::process::id()).unwrap();
+    held.mappings.len()
 }

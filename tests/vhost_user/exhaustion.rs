@@ -5,7 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use vtnetd::event::{Events, Poller};
 use vtnetd::frontend::vhost_user::message::{Request, region_to_bytes};
 use vtnetd::frontend::vhost_user::{EndpointSpec, FrontEnd};
@@ -15,7 +15,7 @@ use crate::bed::{Bed, Directory, Plan, alone, at_rest, device};
 use crate::front::{Front, Memory};
 
 /// While it lives, the process gets no more than so many further descriptors.
-struct Limit(u64, u64);
+struct Limit(rlim_t, rlim_t);
 
 impl Limit {
     fn further(count: u64) -> Self {
@@ -25,12 +25,9 @@ impl Limit {
             .map(|_| std::fs::File::open("/dev/null").unwrap())
             .collect();
         let first_denied = free.last().unwrap().as_raw_fd();
-        setrlimit(
-            Resource::RLIMIT_NOFILE,
-            u64::try_from(first_denied).unwrap(),
-            hard,
-        )
-        .unwrap();
+        // A number as this system counts limits.
+        let denied = first_denied.to_string().parse().unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, denied, hard).unwrap();
         Self(soft, hard)
     }
 }

@@ -5,9 +5,7 @@
     reason = "tests state what must be; unwrap is how they say it"
 )]
 
-#[cfg(target_os = "linux")]
 mod device;
-#[cfg(target_os = "linux")]
 mod life;
 mod program;
 mod refused;

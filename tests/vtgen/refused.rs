@@ -58,7 +58,7 @@ fn a_back_end_that_hangs_up_ends_with_76() {
 
 #[test]
 fn the_manual_page_describes_every_option() {
-    let page = std::fs::read_to_string("man/vtgen.8").unwrap();
+    let page = include_str!("../../man/vtgen.8");
     let help = text(&run(&["-h"]).stdout);
     let options: Vec<_> = help
         .split_whitespace()

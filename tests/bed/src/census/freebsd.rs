@@ -112,7 +112,11 @@ pub(super) fn shared_mappings(id: u32) -> Result<Vec<String>> {
             || [libc::KVME_TYPE_DEVICE, libc::KVME_TYPE_MGTDEVICE].contains(&mapping.kve_type)
     });
     Ok(shared
-        .map(|mapping| text(mapping.kve_path.as_flattened()))
+        .map(|mapping| match text(mapping.kve_path.as_flattened()) {
+            // memfd_create(3) and SHM_ANON leave no name.
+            path if path.is_empty() => "anonymous".to_owned(),
+            path => path,
+        })
         .collect())
 }
 
