@@ -10,14 +10,18 @@
 //! | [`name`] | names of ports and switches |
 //! | [`register`] | modes, and clients that come and go |
 //! | [`port`] | what a client does with its port |
+//! | [`rings`] | the rings of a port, and who has them bound |
 //! | [`ring_port`] | krings on a switch |
 //! | `kernel` | FreeBSD only: ports of `/dev/netmap` behind the same interface |
+//! | [`adapter`] | a port of any kind |
+//! | [`pipe`] | ports that lead to each other |
 //! | [`vale`] | the switch |
 //! | [`mac_table`] | where each address was heard |
 //! | [`attachment`] | what a switch forwards between |
 //! | [`offload`] | frames completed for receivers that need it |
 
 pub mod abi;
+pub mod adapter;
 pub mod attachment;
 #[cfg(target_os = "freebsd")]
 pub mod kernel;
@@ -26,8 +30,10 @@ pub mod mac_table;
 pub mod mem;
 pub mod name;
 pub mod offload;
+pub mod pipe;
 pub mod port;
 pub mod register;
 pub mod ring_port;
+pub mod rings;
 pub mod sync;
 pub mod vale;

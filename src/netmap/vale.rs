@@ -5,7 +5,7 @@
 //! taken on the way: the port table is a snapshot, the address table a table of
 //! atomics.
 
-use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -39,6 +39,13 @@ type Ports = Vec<Option<Arc<Port>>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PortId(u8);
 
+impl PortId {
+    /// The number itself.
+    pub fn index(self) -> u8 {
+        self.0
+    }
+}
+
 /// Why a port cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
@@ -63,6 +70,14 @@ pub struct Switch {
     ports: ArcSwap<Ports>,
     /// Taken to change `ports`.
     editing: Mutex<()>,
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switch")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where each frame of a batch goes.
@@ -145,6 +160,15 @@ impl Switch {
         }
         self.ports.store(Arc::new(ports));
         self.table.forget_port(id.0);
+    }
+
+    /// The ports, each with its number, from the lowest.
+    pub fn ports(&self) -> Vec<(PortId, String)> {
+        let ports = self.ports.load();
+        (0..u8::MAX)
+            .zip(ports.iter())
+            .filter_map(|(id, port)| Some((PortId(id), port.as_ref()?.name.clone())))
+            .collect()
     }
 
     /// How many ports there are.
@@ -241,31 +265,75 @@ impl Switch {
     }
 }
 
-/// The switches of this process, by name.
+/// The switches of this process. A switch's number is its place among them,
+/// and stays what it is.
 #[derive(Default)]
-pub struct Switches(Mutex<HashMap<String, Arc<Switch>>>);
+pub struct Switches(Mutex<Vec<Option<Arc<Switch>>>>);
 
 impl Switches {
+    fn table(&self) -> MutexGuard<'_, Vec<Option<Arc<Switch>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The switch of that name, made when missing.
     pub fn get(&self, name: &str) -> Arc<Switch> {
-        let mut switches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let switch = switches
-            .entry(name.to_owned())
-            .or_insert_with(|| Arc::new(Switch::new(name)));
-        Arc::clone(switch)
+        let mut table = self.table();
+        if let Some(switch) = table.iter().flatten().find(|switch| switch.name == name) {
+            return Arc::clone(switch);
+        }
+        let switch = Arc::new(Switch::new(name));
+        match table.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some(Arc::clone(&switch)),
+            None => table.push(Some(Arc::clone(&switch))),
+        }
+        switch
+    }
+
+    /// The switch of that name, if there is one, and its number.
+    pub fn find(&self, name: &str) -> Option<(usize, Arc<Switch>)> {
+        self.numbered()
+            .into_iter()
+            .find(|(_, switch)| switch.name == name)
+    }
+
+    /// The caller has done with `switch`: when it has no port and nobody else
+    /// has it, it is gone.
+    pub fn release(&self, switch: Arc<Switch>) {
+        let mut table = self.table();
+        let place = table
+            .iter_mut()
+            .find(|place| place.as_ref().is_some_and(|one| Arc::ptr_eq(one, &switch)));
+        // Nobody can get hold of it meanwhile: the table is locked.
+        if let Some(place) = place
+            && switch.port_count() == 0
+            && Arc::strong_count(&switch) == 2
+        {
+            *place = None;
+        }
     }
 
     /// Begins the next epoch on every switch. Returns how many addresses are
     /// known; with none there is nothing to age.
     pub fn age(&self) -> usize {
-        let switches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        switches.values().map(|switch| switch.age()).sum()
+        self.table()
+            .iter()
+            .flatten()
+            .map(|switch| switch.age())
+            .sum()
     }
 
     /// Every switch.
     pub fn all(&self) -> Vec<Arc<Switch>> {
-        let switches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        switches.values().cloned().collect()
+        self.table().iter().flatten().cloned().collect()
+    }
+
+    /// Every switch with its number, from the lowest.
+    pub fn numbered(&self) -> Vec<(usize, Arc<Switch>)> {
+        let table = self.table();
+        let numbered = table.iter().enumerate();
+        numbered
+            .filter_map(|(at, switch)| Some((at, Arc::clone(switch.as_ref()?))))
+            .collect()
     }
 }
 

@@ -117,7 +117,12 @@ impl Drop for Lease<'_> {
             queue.done += 1;
             queue.hardware.hwtail = end;
         }
-        let published = queue.hardware.hwtail != before;
+        let after = queue.hardware.hwtail;
+        let published = after != before;
+        if published && self.kring.watch.is_watched() {
+            // Nobody else can touch these slots before the lock is given back.
+            self.kring.watch.copy(&self.view, before..after, 0);
+        }
         self.kring.counters.add(&self.counts);
         if queue.stopped && queue.leases.is_empty() {
             self.kring.drained.notify_all();

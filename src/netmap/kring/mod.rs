@@ -14,25 +14,50 @@
 
 mod counters;
 mod lease;
+mod watch;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
 pub use counters::{Counters, Counts};
 pub use lease::Lease;
+pub use watch::Watch;
 
+use super::abi::NS_TXMON;
 use super::mem::{RingMemory, RingView};
+use super::port::Direction;
 use super::sync::{self, Hardware, User};
 use crate::event::Waker;
 
-/// Who is to be woken when a receive ring gets frames.
+/// Who is to be woken when a receive ring gets frames, or a transmit ring gets
+/// room.
 #[derive(Debug)]
 pub struct Listener {
     waker: Waker,
-    armed: AtomicBool,
+    /// The [`Wake`] bits that are waited for.
+    armed: AtomicU8,
+}
+
+/// What a listener waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wake(u8);
+
+impl Wake {
+    /// Frames in a receive ring.
+    pub const FRAMES: Self = Self(1);
+    /// Room in a transmit ring.
+    pub const ROOM: Self = Self(2);
+
+    fn of(direction: Direction) -> Self {
+        match direction {
+            Direction::Rx => Self::FRAMES,
+            Direction::Tx => Self::ROOM,
+        }
+    }
 }
 
 impl Listener {
@@ -40,14 +65,14 @@ impl Listener {
     pub fn new(waker: Waker) -> Self {
         Self {
             waker,
-            armed: AtomicBool::new(false),
+            armed: AtomicU8::new(0),
         }
     }
 
-    /// The next frames wake. Whoever arms looks once more before it sleeps:
-    /// frames that came just before wake nobody.
-    pub fn arm(&self) {
-        self.armed.store(true, Ordering::SeqCst);
+    /// The next `wake` wakes. Whoever arms looks once more before it sleeps:
+    /// what came just before wakes nobody.
+    pub fn arm(&self, wake: Wake) {
+        self.armed.fetch_or(wake.0, Ordering::SeqCst);
     }
 
     /// What becomes readable, and is made unreadable again by `drain`.
@@ -56,9 +81,29 @@ impl Listener {
     }
 
     /// Wakes who is armed: one system call for each sleep, not each batch.
-    fn notify(&self) {
-        if self.armed.load(Ordering::Relaxed) && self.armed.swap(false, Ordering::SeqCst) {
+    fn notify(&self, wake: Wake) {
+        if self.armed.load(Ordering::Relaxed) & wake.0 != 0
+            && self.armed.swap(0, Ordering::SeqCst) & wake.0 != 0
+        {
             self.waker.wake();
+        }
+    }
+}
+
+/// What a sync found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Synced {
+    /// The ring was wrong and begins anew.
+    pub began_anew: bool,
+    /// There are slots behind `cur`: frames, or room.
+    pub ready: bool,
+}
+
+impl Synced {
+    fn new(began_anew: bool, user: &User) -> Self {
+        Self {
+            began_anew,
+            ready: user.rcur != user.rtail,
         }
     }
 }
@@ -82,7 +127,9 @@ struct Queue {
 #[derive(Debug)]
 pub struct Kring {
     name: String,
+    direction: Direction,
     memory: RingMemory,
+    watch: Arc<Watch>,
     user: Mutex<User>,
     queue: Mutex<Queue>,
     drained: Condvar,
@@ -102,12 +149,15 @@ impl Kring {
         if rx { 0 } else { slots.saturating_sub(1) }
     }
 
-    /// A kring for a new ring, whose `tail` is [`Kring::first_tail`].
-    pub fn new(name: String, memory: RingMemory) -> Self {
+    /// A kring for a new ring, whose `tail` is [`Kring::first_tail`] and whose
+    /// monitors are those of `watch`.
+    pub fn new(name: String, direction: Direction, memory: RingMemory, watch: Arc<Watch>) -> Self {
         let view = memory.view();
         let (slots, hwtail) = (view.num_slots(), view.tail());
         Self {
             name,
+            direction,
+            watch,
             user: Mutex::new(User {
                 rtail: hwtail,
                 ..User::default()
@@ -181,52 +231,107 @@ impl Kring {
         });
     }
 
-    /// Wakes who waits for frames.
-    fn notify(&self) {
+    /// The ring's monitors.
+    pub(super) fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+
+    /// Wakes who waits for frames, or room.
+    pub(super) fn notify(&self) {
         for listener in self.listeners.load().iter() {
-            listener.notify();
+            listener.notify(Wake::of(self.direction));
         }
     }
 
     /// Syncs a transmit ring: `send` is given the slots from the first up to
     /// but without the second, and sends them all.
-    pub fn txsync(&self, send: impl FnOnce(u32, u32)) {
+    pub fn txsync(&self, send: impl FnOnce(u32, u32)) -> Synced {
+        let last = self.view().num_slots().saturating_sub(1);
+        self.txsync_with(|head, hardware| {
+            if hardware.hwcur != head {
+                send(hardware.hwcur, head);
+            }
+            // All is sent; one slot stays empty.
+            Hardware {
+                hwcur: head,
+                hwtail: head.checked_sub(1).unwrap_or(last),
+            }
+        })
+    }
+
+    /// Syncs a transmit ring whose port does with the slots from `hwcur` up to
+    /// the `head` that it is given what it wants, and says how far it is then.
+    pub fn txsync_with(&self, port: impl FnOnce(u32, Hardware) -> Hardware) -> Synced {
         let mut user = lock(&self.user);
         let view = self.view();
-        let hardware = self.hardware();
+        let before = self.hardware();
+        let mut began_anew = false;
         if let Err(error) = sync::txsync_prologue(&mut user, &view) {
-            self.begin_anew(&mut user, hardware, &error);
+            self.begin_anew(&mut user, before, &error);
+            began_anew = true;
         }
         let head = user.rhead;
-        if hardware.hwcur != head {
-            send(hardware.hwcur, head);
+        if self.watch.is_watched() && before.hwcur != head {
+            self.watch.copy(&view, before.hwcur..head, NS_TXMON);
         }
-        // All is sent; one slot stays empty.
-        let last = view.num_slots().saturating_sub(1);
-        let hwtail = head.checked_sub(1).unwrap_or(last);
-        let hardware = Hardware {
-            hwcur: head,
-            hwtail,
-        };
-        lock(&self.queue).hardware = hardware;
-        sync::finalize(&mut user, hardware, &view);
+        let after = port(head, before);
+        lock(&self.queue).hardware = after;
+        if self.watch.is_watched() {
+            // The slots that the port has done with since.
+            let released = view.next(before.hwtail)..view.next(after.hwtail);
+            self.watch.swap(&view, released, NS_TXMON);
+        }
+        sync::finalize(&mut user, after, &view);
+        Synced::new(began_anew, &user)
     }
 
     /// Syncs a receive ring: what the application has given back is free, and
     /// what was committed is its own.
-    pub fn rxsync(&self) {
+    pub fn rxsync(&self) -> Synced {
+        self.rxsync_with(|head, _| {
+            let mut queue = lock(&self.queue);
+            queue.hardware.hwcur = head;
+            queue.hardware
+        })
+    }
+
+    /// Syncs a receive ring whose port takes back the slots from `hwcur` up to
+    /// the `head` that it is given, and says how far it is then.
+    pub fn rxsync_with(&self, port: impl FnOnce(u32, Hardware) -> Hardware) -> Synced {
         let mut user = lock(&self.user);
         let view = self.view();
-        let hardware = self.hardware();
-        if let Err(error) = sync::rxsync_prologue(&mut user, hardware, &view) {
-            self.begin_anew(&mut user, hardware, &error);
+        let before = self.hardware();
+        let mut began_anew = false;
+        if let Err(error) = sync::rxsync_prologue(&mut user, before, &view) {
+            self.begin_anew(&mut user, before, &error);
+            began_anew = true;
         }
-        let mut queue = lock(&self.queue);
-        queue.hardware.hwcur = user.rhead;
-        let hardware = queue.hardware;
-        drop(queue);
-        sync::finalize(&mut user, hardware, &view);
+        if self.watch.is_watched() {
+            self.watch.swap(&view, before.hwcur..user.rhead, 0);
+        }
+        let after = port(user.rhead, before);
+        sync::finalize(&mut user, after, &view);
         sync::timestamp(&view);
+        Synced::new(began_anew, &user)
+    }
+
+    /// The slots at `slots` are about to be the application's: its monitors
+    /// see them now.
+    #[inline]
+    pub(super) fn watched(&self, slots: Range<u32>) {
+        if self.watch.is_watched() {
+            self.watch.copy(&self.view(), slots, 0);
+        }
+    }
+
+    /// How far the port is, where it alone moves that.
+    pub(super) fn set_hardware(&self, hardware: Hardware) {
+        lock(&self.queue).hardware = hardware;
+    }
+
+    /// What the application has not taken over yet, or given back.
+    pub fn user(&self) -> User {
+        *lock(&self.user)
     }
 
     #[cold]

@@ -10,7 +10,8 @@ use crate::netmap::mem::tests::lone_ring;
 
 fn kring(rx: bool, slots: u32) -> Kring {
     let memory = lone_ring(rx, slots, Kring::first_tail(rx, slots));
-    Kring::new("vale0:test".to_owned(), memory)
+    let direction = if rx { Direction::Rx } else { Direction::Tx };
+    Kring::new("vale0:test".to_owned(), direction, memory, Arc::default())
 }
 
 /// Writes `value` as the next slot's length.
@@ -140,14 +141,14 @@ fn whoever_waits_is_woken_once() {
     let send = || write(&mut kring.reserve(1).unwrap(), 1);
     send();
     assert!(!is_woken(), "nobody waits");
-    listener.arm();
+    listener.arm(Wake::FRAMES);
     drop(kring.reserve(1));
     assert!(!is_woken(), "nothing came");
     send();
     assert!(is_woken());
     send();
     assert!(!is_woken(), "woken already");
-    listener.arm();
+    listener.arm(Wake::FRAMES);
     kring.remove_listener(&listener);
     send();
     assert!(!is_woken(), "gone");

@@ -27,7 +27,7 @@ pub use pool::{PoolLayout, PoolSize};
 pub use region::{InterfaceMemory, InterfaceSpec, Region, RingMemory, RingSpec};
 #[cfg(target_os = "freebsd")]
 pub(crate) use view::RingParts;
-pub use view::{FIRST_BUFFER, RingView};
+pub use view::{FIRST_BUFFER, RingView, SlotOffsets};
 
 /// Why memory was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

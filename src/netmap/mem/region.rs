@@ -4,11 +4,11 @@ use std::mem::{offset_of, size_of};
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::object::SharedObject;
 use super::pool::{Bounds, Free, PoolLayout};
-use super::view::{FIRST_BUFFER, RingParts, RingView};
+use super::view::{FIRST_BUFFER, RingParts, RingView, SlotOffsets};
 use super::{GLOBAL_ID, MemError, RegionConfig};
 use crate::netmap::abi::{self, Slot};
 
@@ -162,6 +162,18 @@ impl Region {
     /// # Errors
     /// Nothing stays taken when the region has too little left.
     pub fn ring(self: &Arc<Self>, spec: &RingSpec) -> Result<RingMemory, MemError> {
+        self.make_ring(spec, spec.slots)
+    }
+
+    /// Makes a ring whose slots have no buffers yet.
+    ///
+    /// # Errors
+    /// As for [`ring`](Self::ring).
+    pub fn empty_ring(self: &Arc<Self>, spec: &RingSpec) -> Result<RingMemory, MemError> {
+        self.make_ring(spec, 0)
+    }
+
+    fn make_ring(self: &Arc<Self>, spec: &RingSpec, buffers: u32) -> Result<RingMemory, MemError> {
         let need = size_of::<abi::Ring>() as u64 + 16 * u64::from(spec.slots);
         if need > u64::from(self.rings.size) {
             return Err(MemError::TooSmall {
@@ -172,7 +184,7 @@ impl Region {
             });
         }
         let mut pools = self.pools();
-        if pools.buffers.free() < spec.slots {
+        if pools.buffers.free() < buffers {
             return Err(self.exhausted("buffer"));
         }
         let index = pools.rings.take().ok_or(self.exhausted("ring"))?;
@@ -180,6 +192,7 @@ impl Region {
             offset: self.rings.object(index).unwrap_or_default(),
             index,
             slots: spec.slots,
+            offsets: OnceLock::new(),
             region: Arc::clone(self),
         };
         let header = abi::Ring {
@@ -202,10 +215,14 @@ impl Region {
         unsafe { self.at(ring.offset).cast().write_unaligned(header) };
         let view = ring.view();
         for at in 0..spec.slots {
-            // Enough are free: the pools were locked all the while.
-            let buf_idx = pools.buffers.take().unwrap_or(0);
-            // The kernel's rings begin with the buffer's size as each length.
-            let len = u16::try_from(self.buffers.size).unwrap_or(0);
+            let (mut buf_idx, mut len) = (0, 0);
+            if at < buffers {
+                // Enough are free: the pools were locked all the while.
+                buf_idx = pools.buffers.take().unwrap_or(0);
+                // The kernel's rings begin with the buffer's size as each
+                // length.
+                len = u16::try_from(self.buffers.size).unwrap_or(0);
+            }
             view.set_slot(
                 at,
                 Slot {
@@ -270,7 +287,11 @@ impl Region {
         let header = abi::Interface {
             ni_name,
             ni_version: 0,
-            ni_flags: 0,
+            ni_flags: if self.id == GLOBAL_ID {
+                0
+            } else {
+                abi::NI_PRIV_MEM
+            },
             ni_tx_rings: spec.tx_rings.into(),
             ni_rx_rings: spec.rx_rings.into(),
             ni_bufs_head: first,
@@ -325,6 +346,7 @@ pub struct RingMemory {
     offset: u64,
     index: u32,
     slots: u32,
+    offsets: OnceLock<SlotOffsets>,
 }
 
 impl RingMemory {
@@ -341,7 +363,24 @@ impl RingMemory {
         // SAFETY: the ring was made with so many slots, aligned to a cache
         // line; it and all buffers are mapped while the region lives, which
         // the view borrows.
-        unsafe { RingView::new(parts) }
+        let view = unsafe { RingView::new(parts) };
+        match self.offsets.get() {
+            Some(offsets) => view.with_offsets(*offsets),
+            None => view,
+        }
+    }
+
+    /// Lets slots say where in the buffer their data begins, from now on.
+    /// Returns how they do: as it was said first.
+    pub fn set_offsets(&self, offsets: SlotOffsets) -> SlotOffsets {
+        let offsets = *self.offsets.get_or_init(|| offsets);
+        self.view().set_offset_mask(offsets.mask);
+        offsets
+    }
+
+    /// How slots say where in the buffer their data begins, if they do.
+    pub fn offsets(&self) -> Option<SlotOffsets> {
+        self.offsets.get().copied()
     }
 
     /// Bytes from the start of the region.
@@ -358,7 +397,8 @@ impl Drop for RingMemory {
         for slot in (0..self.slots).filter_map(|at| view.slot(at)) {
             // A client may have written anything there; what is no buffer in
             // use is not taken, and what it lost comes back with the region.
-            lost += u32::from(!pools.buffers.give(slot.buf_idx));
+            // Buffer 0 is that of slots that have none.
+            lost += u32::from(slot.buf_idx != 0 && !pools.buffers.give(slot.buf_idx));
         }
         if lost > 0 {
             tracing::debug!(

@@ -41,6 +41,23 @@ pub(in crate::netmap) fn lone_ring(rx: bool, slots: u32, tail: u32) -> RingMemor
         .unwrap()
 }
 
+/// Receive rings of one region.
+pub(in crate::netmap) fn shared_rings(count: usize, slots: u32) -> Vec<RingMemory> {
+    let region = region(16, slots);
+    (0..16)
+        .take(count)
+        .map(|id| {
+            let spec = RingSpec {
+                id,
+                rx: true,
+                slots,
+                tail: 0,
+            };
+            region.ring(&spec).unwrap()
+        })
+        .collect()
+}
+
 fn ring(region: &Arc<Region>, id: u16, slots: u32) -> RingMemory {
     region
         .ring(&RingSpec {
@@ -377,4 +394,56 @@ fn ids_are_used_again_only_when_free() {
     assert_eq!((a.id(), b.id()), (u16::MAX, 2));
     regions.known().last = u16::MAX - 1;
     assert_eq!(regions.private(&config).unwrap().id(), 3);
+}
+
+#[test]
+fn a_slots_data_begins_at_its_offset() {
+    let ring = lone_ring(true, 4, 0);
+    let slot = |ptr| Slot {
+        ptr,
+        ..ring.view().slot(0).unwrap()
+    };
+    let room = |ptr| ring.view().slot_buffer(slot(ptr)).unwrap().len();
+    assert_eq!(room(100), 2048, "offsets do not count yet");
+    assert_eq!(ring.offsets(), None);
+    let offsets = SlotOffsets {
+        mask: 0xff,
+        max: 128,
+    };
+    assert_eq!(ring.set_offsets(offsets), offsets);
+    for (ptr, offset) in [
+        (0, 0),
+        (100, 100),
+        (0xab_0010, 16),
+        (200, 128),
+        (u64::MAX, 128),
+    ] {
+        assert_eq!(ring.view().offset(slot(ptr)), offset, "{ptr:#x}");
+        assert_eq!(room(ptr), 2048 - offset as usize, "{ptr:#x}");
+    }
+    assert_eq!(ring.view().room(), 2048 - 128);
+    assert_eq!(ring.view().with_offset(slot(0xab_cdef), 7).ptr, 0xab_cd07);
+    // What was said first holds.
+    let more = SlotOffsets {
+        mask: u64::MAX,
+        max: 2048,
+    };
+    assert_eq!(ring.set_offsets(more), offsets);
+}
+
+#[test]
+fn a_ring_without_buffers_takes_none_and_gives_none_back() {
+    let region = region(1, 64);
+    let before = region.free();
+    let spec = RingSpec {
+        id: 0,
+        rx: true,
+        slots: 64,
+        tail: 0,
+    };
+    let empty = region.empty_ring(&spec).unwrap();
+    assert_eq!(region.free()[2], before[2]);
+    assert_eq!(empty.view().slot(63).unwrap(), Slot::default());
+    drop(empty);
+    assert_eq!(region.free(), before);
 }

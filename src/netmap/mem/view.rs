@@ -28,7 +28,19 @@ pub struct RingView<'m> {
     slots: u32,
     buf_size: u32,
     buf_num: u32,
+    offsets: SlotOffsets,
     memory: PhantomData<&'m ()>,
+}
+
+/// How a slot's `ptr` says where in the buffer its data begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotOffsets {
+    /// Which bits of `ptr` are the offset; 0: data begins where the buffer
+    /// does.
+    pub mask: u64,
+    /// The largest offset, at most the size of a buffer; larger ones mean this
+    /// one.
+    pub max: u32,
 }
 
 /// What a [`RingView`] is made of.
@@ -71,8 +83,14 @@ impl<'m> RingView<'m> {
             slots,
             buf_size,
             buf_num,
+            offsets: SlotOffsets::default(),
             memory: PhantomData,
         }
+    }
+
+    /// The same ring, in whose slots offsets count.
+    pub(crate) fn with_offsets(self, offsets: SlotOffsets) -> Self {
+        Self { offsets, ..self }
     }
 
     #[inline]
@@ -217,6 +235,45 @@ impl<'m> RingView<'m> {
             // are mapped for 'm.
             unsafe { Writable::new(self.buffers.add(offset), self.buf_size()) }
         })
+    }
+
+    /// How far into its buffer a slot's data begins, in bytes.
+    #[inline]
+    pub fn offset(&self, slot: Slot) -> u32 {
+        let offset = slot.ptr & self.offsets.mask;
+        u32::try_from(offset).map_or(self.offsets.max, |offset| offset.min(self.offsets.max))
+    }
+
+    /// The slot with another offset.
+    #[inline]
+    pub fn with_offset(&self, slot: Slot, offset: u32) -> Slot {
+        let mask = self.offsets.mask;
+        Slot {
+            ptr: slot.ptr & !mask | u64::from(offset) & mask,
+            ..slot
+        }
+    }
+
+    /// What a slot can hold: its buffer from its offset on; `None` when it has
+    /// none.
+    #[inline]
+    pub fn slot_buffer(&self, slot: Slot) -> Option<Writable<'m>> {
+        let buffer = self.buffer(slot.buf_idx)?;
+        if self.offsets.mask == 0 {
+            return Some(buffer);
+        }
+        Some(buffer.skip(self.offset(slot) as usize))
+    }
+
+    /// Bytes that every slot has room for, wherever its offset is.
+    #[inline]
+    pub fn room(&self) -> u32 {
+        self.buf_size().saturating_sub(self.offsets.max)
+    }
+
+    /// Says in the ring which bits of `ptr` are an offset.
+    pub(crate) fn set_offset_mask(&self, mask: u64) {
+        self.write(offset_of!(abi::Ring, offset_mask), mask);
     }
 
     /// The slot after `index`.

@@ -6,54 +6,60 @@ use std::sync::Arc;
 use super::{RegisterError, Request, RingMode};
 use crate::event::Waker;
 use crate::netmap::abi::nmreq;
-use crate::netmap::kring::{Kring, Listener};
+use crate::netmap::adapter::{Adapter, Bound};
+use crate::netmap::kring::Listener;
 use crate::netmap::mem::{InterfaceMemory, InterfaceSpec};
-use crate::netmap::port::{Direction, HeaderLen};
-use crate::netmap::ring_port::{RingPort, Shape};
+use crate::netmap::port::Direction;
+use crate::netmap::rings::Shape;
 
-/// Rings and who is woken when they get frames; unbound when dropped.
+/// Rings and who is woken when they get frames, or room; unbound when dropped.
 #[derive(Debug)]
 pub(super) struct Bindings {
-    port: Arc<RingPort>,
-    tx: Vec<(usize, Arc<Kring>)>,
-    rx: Vec<(usize, Arc<Kring>)>,
+    adapter: Arc<Adapter>,
+    tx: Vec<Bound>,
+    rx: Vec<Bound>,
     listener: Arc<Listener>,
 }
 
-/// The rings that a request means, of each direction.
-fn selected(
+/// The rings of a port that a request means, of each direction
+/// (`netmap_interp_ringid`).
+///
+/// # Errors
+/// When the port has none such.
+pub(super) fn selected(
     request: &Request,
     shape: &Shape,
 ) -> Result<[(Direction, Range<usize>); 2], RegisterError> {
     let name = || request.name.clone();
-    let (tx_rings, rx_rings) = (shape.tx_rings, shape.rx_rings);
-    let select = |excluded: u64, rings: u16| {
+    let select = |direction: Direction, excluded: u64| {
+        let rings = shape.rings(direction);
         if request.flags & excluded != 0 {
-            return Ok(0..0);
+            return Ok((direction, 0..0));
         }
         match request.mode {
-            RingMode::All | RingMode::Null => Ok(0..rings.into()),
-            RingMode::One(ring) if ring >= tx_rings && ring >= rx_rings => {
+            RingMode::All | RingMode::Null => Ok((direction, 0..rings.into())),
+            RingMode::One(ring) if ring >= shape.tx_rings && ring >= shape.rx_rings => {
                 Err(RegisterError::NoSuchRing {
                     name: name(),
                     ring,
-                    tx: tx_rings,
-                    rx: rx_rings,
+                    tx: shape.tx_rings,
+                    rx: shape.rx_rings,
                 })
             }
-            // A direction that has fewer rings gives its first.
+            // A direction that has fewer rings gives its first, if it has one.
             RingMode::One(ring) => {
                 let ring = usize::from(if ring < rings { ring } else { 0 });
-                Ok(ring..ring + 1)
+                Ok((direction, ring..(ring + 1).min(rings.into())))
             }
             RingMode::Host | RingMode::AllAndHost | RingMode::OneHost(_) => {
                 Err(RegisterError::NoHostRings(name()))
             }
+            RingMode::Other(mode) => Err(RegisterError::Mode { name: name(), mode }),
         }
     };
     Ok([
-        (Direction::Tx, select(nmreq::NR_RX_RINGS_ONLY, tx_rings)?),
-        (Direction::Rx, select(nmreq::NR_TX_RINGS_ONLY, rx_rings)?),
+        select(Direction::Tx, nmreq::NR_RX_RINGS_ONLY)?,
+        select(Direction::Rx, nmreq::NR_TX_RINGS_ONLY)?,
     ])
 }
 
@@ -62,27 +68,16 @@ impl Bindings {
     ///
     /// # Errors
     /// Nothing stays bound.
-    pub(super) fn new(request: &Request, port: &Arc<RingPort>) -> Result<Self, RegisterError> {
+    pub(super) fn new(request: &Request, adapter: &Arc<Adapter>) -> Result<Self, RegisterError> {
         let name = || request.name.clone();
-        let region = port.region();
-        if request.mem_id != 0 && request.mem_id != region.id() {
-            return Err(RegisterError::OtherRegion {
-                name: name(),
-                has: region.id(),
-                want: request.mem_id,
-            });
-        }
-        if port.header_len() != HeaderLen::None && request.flags & nmreq::NR_ACCEPT_VNET_HDR == 0 {
-            return Err(RegisterError::VnetHeader(name()));
-        }
-        let rings = selected(request, &port.shape())?;
+        let rings = selected(request, &adapter.shape())?;
         let waker = Waker::new().map_err(|error| RegisterError::Waker {
             name: name(),
             error: error.kind(),
         })?;
         // Whatever fails from here on, dropping this takes it back.
         let mut bindings = Self {
-            port: Arc::clone(port),
+            adapter: Arc::clone(adapter),
             tx: Vec::new(),
             rx: Vec::new(),
             listener: Arc::new(Listener::new(waker)),
@@ -90,16 +85,15 @@ impl Bindings {
         let exclusive = request.flags & nmreq::NR_EXCLUSIVE != 0;
         for (direction, rings) in rings {
             for ring in rings {
-                let bound = port.bind(direction, ring, exclusive);
-                let kring = bound.map_err(|error| RegisterError::Bind {
+                let bound = adapter.bind(direction, ring, exclusive);
+                let bound = bound.map_err(|error| RegisterError::Bind {
                     name: name(),
                     error,
                 })?;
-                if direction == Direction::Rx {
-                    kring.add_listener(&bindings.listener);
-                    bindings.rx.push((ring, kring));
-                } else {
-                    bindings.tx.push((ring, kring));
+                bound.kring.add_listener(&bindings.listener);
+                match direction {
+                    Direction::Tx => bindings.tx.push(bound),
+                    Direction::Rx => bindings.rx.push(bound),
                 }
             }
         }
@@ -113,19 +107,19 @@ impl Bindings {
     pub(super) fn interface(&self, request: &Request) -> Result<InterfaceMemory, RegisterError> {
         let Shape {
             tx_rings, rx_rings, ..
-        } = self.port.shape();
+        } = self.adapter.shape();
         // Behind each direction's rings stands one for the host, never bound.
         let behind_tx = usize::from(tx_rings) + 1;
         let mut rings = vec![None; behind_tx + usize::from(rx_rings) + 1];
-        let tx = self.tx.iter().map(|(at, kring)| (*at, kring));
-        let rx = self.rx.iter().map(|(at, kring)| (behind_tx + at, kring));
-        for (at, kring) in tx.chain(rx) {
+        let tx = self.tx.iter().map(|bound| (bound.index, bound));
+        let rx = self.rx.iter().map(|bound| (behind_tx + bound.index, bound));
+        for (at, bound) in tx.chain(rx) {
             if let Some(place) = rings.get_mut(at) {
-                *place = Some(kring.memory());
+                *place = Some(bound.kring.memory());
             }
         }
-        let interface = self.port.region().interface(&InterfaceSpec {
-            name: &request.name,
+        let interface = self.adapter.region().interface(&InterfaceSpec {
+            name: self.adapter.name(),
             tx_rings,
             rx_rings,
             rings: &rings,
@@ -137,9 +131,14 @@ impl Bindings {
         })
     }
 
-    /// The bound rings of one direction, each with its number on the port.
+    /// The port whose rings these are.
+    pub(super) fn adapter(&self) -> &Arc<Adapter> {
+        &self.adapter
+    }
+
+    /// The bound rings of one direction.
     #[inline]
-    pub(super) fn krings(&self, direction: Direction) -> &[(usize, Arc<Kring>)] {
+    pub(super) fn bound(&self, direction: Direction) -> &[Bound] {
         match direction {
             Direction::Tx => &self.tx,
             Direction::Rx => &self.rx,
@@ -154,12 +153,11 @@ impl Bindings {
 
 impl Drop for Bindings {
     fn drop(&mut self) {
-        for (ring, kring) in self.rx.drain(..) {
-            kring.remove_listener(&self.listener);
-            self.port.unbind(Direction::Rx, ring);
-        }
-        for (ring, _) in self.tx.drain(..) {
-            self.port.unbind(Direction::Tx, ring);
+        for (direction, all) in [(Direction::Rx, &mut self.rx), (Direction::Tx, &mut self.tx)] {
+            for bound in all.drain(..) {
+                bound.kring.remove_listener(&self.listener);
+                self.adapter.unbind(direction, &bound);
+            }
         }
     }
 }

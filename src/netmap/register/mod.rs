@@ -2,10 +2,16 @@
 //! back when it goes.
 //!
 //! A port of a switch comes into being with the first registration that names
-//! it and goes with the last. Each ring is made when somebody binds it, so a
-//! port with sixteen rings of which one is used has one.
+//! it and goes with the last; a persistent port stays until it is deleted.
+//! Each ring is made when somebody binds it, so a port with sixteen rings of
+//! which one is used has one.
 
 mod bindings;
+mod error;
+mod find;
+mod manage;
+mod offsets;
+mod poll;
 mod port_string;
 mod request;
 
@@ -14,41 +20,38 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use error::RegisterError;
+pub use manage::{PortFacts, SwitchPort};
+pub use offsets::OffsetError;
 pub use port_string::parse_port_string;
-pub use request::{RegisterError, Request, RingMode};
+pub use request::{Request, RingMode};
 
 use super::abi::nmreq::{self, RegisterBody};
-use super::kring::Kring;
-use super::mem::{InterfaceMemory, PortNeeds, Region, RegionConfig, Regions, RingView};
-use super::name::PortName;
+use super::adapter::{Adapter, Bound};
+use super::kring::{Kring, Wake};
+use super::mem::{InterfaceMemory, Region, RegionConfig, Regions, RingView};
 use super::port::{Direction, HeaderLen, Port};
-use super::ring_port::RingPort;
-use super::vale::{PortId, Switch, Switches};
+use super::vale::Switches;
 use bindings::Bindings;
+use find::Search;
 
 /// Pipes that a port's own region has room for.
 const PIPES: u32 = 2;
 
-/// A ring port and its place on its switch.
-struct Attached {
-    ring_port: Arc<RingPort>,
-    switch: Arc<Switch>,
-    id: PortId,
+/// The ports there are.
+#[derive(Default)]
+struct State {
+    /// By their own names: `vale0:a`, or a persistent port's `per0`.
+    ports: HashMap<String, Arc<Adapter>>,
+    /// Persistent ports that are on a switch, by their names there.
+    attached: HashMap<String, Arc<Adapter>>,
 }
-
-/// A port and how many registrations it has.
-struct Known {
-    attached: Arc<Attached>,
-    users: u32,
-}
-
-type Ports = HashMap<String, Known>;
 
 /// The core: what ports and regions there are.
 pub struct Netmap {
     switches: Arc<Switches>,
     regions: Regions,
-    ports: Mutex<Ports>,
+    state: Mutex<State>,
 }
 
 impl Netmap {
@@ -58,7 +61,7 @@ impl Netmap {
         Self {
             switches,
             regions: Regions::new(global),
-            ports: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
@@ -67,8 +70,9 @@ impl Netmap {
         &self.regions
     }
 
-    fn ports(&self) -> MutexGuard<'_, Ports> {
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Everything that makes, finds or removes a port holds this.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers a client with a port, which is made if it is not there yet.
@@ -76,130 +80,127 @@ impl Netmap {
     /// # Errors
     /// Nothing is left behind.
     pub fn register(self: &Arc<Self>, request: &Request) -> Result<Registration, RegisterError> {
-        let not_served = |what| RegisterError::NotServed {
-            name: request.name.clone(),
-            what,
+        let mut state = self.state();
+        let search = Search {
+            make: true,
+            region: None,
         };
-        if request.mode == RingMode::Null {
-            return Err(not_served("null ports"));
-        }
-        let monitor = nmreq::NR_MONITOR_TX | nmreq::NR_MONITOR_RX | nmreq::NR_ZCOPY_MON;
-        if request.flags & monitor != 0 {
-            return Err(not_served("monitors"));
-        }
-        let (switch, port) = match PortName::parse(&request.name)? {
-            PortName::Vale { switch, port } => (switch, port),
-            PortName::Pipe { .. } => return Err(not_served("pipes")),
-            PortName::Host(_) => return Err(not_served("interfaces of the host")),
-        };
-        let mut ports = self.ports();
-        let attached = match ports.get_mut(&request.name) {
-            Some(known) => {
-                known.users += 1;
-                Arc::clone(&known.attached)
-            }
-            None => {
-                let attached = Arc::new(self.attach(request, switch, port)?);
-                let known = Known {
-                    attached: Arc::clone(&attached),
-                    users: 1,
-                };
-                ports.insert(request.name.clone(), known);
-                attached
-            }
-        };
-        let bound = Bindings::new(request, &attached.ring_port)
-            .and_then(|bindings| Ok((bindings.interface(request)?, bindings)));
-        match bound {
-            Ok((interface, bindings)) => Ok(Registration {
-                core: Arc::clone(self),
+        let adapter = self.find(&mut state, request, search)?;
+        match bind(request, &adapter) {
+            Ok(Parts {
                 interface,
                 bindings,
-                attached,
-            }),
+                max_offset,
+            }) => {
+                adapter.enter();
+                Ok(Registration {
+                    interface,
+                    bindings,
+                    max_offset,
+                    hold: Hold {
+                        core: Arc::clone(self),
+                        adapter,
+                    },
+                    flags: request.flags | request.monitors(),
+                })
+            }
             Err(error) => {
-                leave(&mut ports, &request.name);
+                self.put(&mut state, &adapter);
                 Err(error)
             }
         }
     }
+}
 
-    /// Makes a port and attaches it to its switch.
-    fn attach(
-        &self,
-        request: &Request,
-        switch: &str,
-        port: &str,
-    ) -> Result<Attached, RegisterError> {
-        let shape = request.shape();
-        let region = match request.mem_id {
-            0 => self.regions.private(&RegionConfig::private(&PortNeeds {
-                tx_rings: shape.tx_rings,
-                tx_slots: shape.tx_slots,
-                rx_rings: shape.rx_rings,
-                rx_slots: shape.rx_slots,
-                extra_bufs: request.extra_bufs(),
-                pipes: PIPES,
-            })),
-            id => self.regions.find(id),
-        };
-        let region = region.map_err(|error| RegisterError::Memory {
+/// What a registration has of its port.
+struct Parts {
+    interface: InterfaceMemory,
+    bindings: Bindings,
+    max_offset: Option<u64>,
+}
+
+fn bind(request: &Request, adapter: &Arc<Adapter>) -> Result<Parts, RegisterError> {
+    let accepts = request.flags & nmreq::NR_ACCEPT_VNET_HDR != 0;
+    if adapter.header_len() != HeaderLen::None && !accepts {
+        return Err(RegisterError::VnetHeader(request.name.clone()));
+    }
+    let bindings = Bindings::new(request, adapter)?;
+    let offsets = request.offsets.as_ref();
+    let max_offset = offsets.map(|offsets| bindings.set_offsets(offsets));
+    let max_offset = max_offset
+        .transpose()
+        .map_err(|error| RegisterError::Offsets {
             name: request.name.clone(),
             error,
         })?;
-        let ring_port = Arc::new(RingPort::new(&request.name, region, shape));
-        let switch = self.switches.get(switch);
-        let id = switch.attach(port, None, Arc::clone(&ring_port) as _)?;
-        Ok(Attached {
-            ring_port,
-            switch,
-            id,
-        })
-    }
+    Ok(Parts {
+        interface: bindings.interface(request)?,
+        bindings,
+        max_offset,
+    })
 }
 
-/// One registration less; the last one's port leaves its switch.
-fn leave(ports: &mut Ports, name: &str) {
-    let Some(known) = ports.get_mut(name) else {
-        return;
-    };
-    known.users = known.users.saturating_sub(1);
-    if known.users == 0 {
-        known.attached.switch.detach(known.attached.id);
-        ports.remove(name);
+/// A registration's hold on its port.
+struct Hold {
+    core: Arc<Netmap>,
+    adapter: Arc<Adapter>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut state = self.core.state();
+        self.adapter.leave();
+        self.core.put(&mut state, &self.adapter);
     }
 }
 
 /// A client's hold on a port. Dropping it gives everything back.
 pub struct Registration {
-    core: Arc<Netmap>,
     interface: InterfaceMemory,
+    // Rings go before the port does.
     bindings: Bindings,
-    attached: Arc<Attached>,
+    hold: Hold,
+    flags: u64,
+    max_offset: Option<u64>,
 }
 
 impl Registration {
     /// The port that is behind.
-    pub fn ring_port(&self) -> &Arc<RingPort> {
-        &self.attached.ring_port
+    pub fn adapter(&self) -> &Arc<Adapter> {
+        &self.hold.adapter
     }
 
     /// The memory that a client maps.
     pub fn region(&self) -> &Arc<Region> {
-        self.attached.ring_port.region()
+        self.hold.adapter.region()
+    }
+
+    /// `nr_flags`; a zero-copy monitor has both directions in them.
+    pub fn flags(&self) -> u64 {
+        self.flags
+    }
+
+    /// The largest offset that slots may have, if they have offsets.
+    pub fn max_offset(&self) -> Option<u64> {
+        self.max_offset
     }
 
     /// The bound kring `index`, from 0.
     #[inline]
     pub fn kring(&self, direction: Direction, index: usize) -> Option<&Arc<Kring>> {
-        let krings = self.bindings.krings(direction);
-        krings.get(index).map(|(_, kring)| kring)
+        self.bound(direction).get(index).map(|bound| &bound.kring)
+    }
+
+    /// The bound rings of one direction.
+    #[inline]
+    fn bound(&self, direction: Direction) -> &[Bound] {
+        self.bindings.bound(direction)
     }
 
     /// `request` as it was answered: what is in use, in place of what was asked
     /// for.
     pub fn answer(&self, request: &RegisterBody) -> RegisterBody {
-        let shape = self.ring_port().shape();
+        let shape = self.adapter().shape();
         RegisterBody {
             nr_offset: self.interface.offset(),
             nr_memsize: self.region().bytes(),
@@ -211,26 +212,27 @@ impl Registration {
             nr_host_rx_rings: 0,
             nr_mem_id: self.region().id(),
             nr_extra_bufs: self.interface.extra_bufs(),
+            nr_flags: self.flags,
             ..*request
         }
     }
-}
 
-impl Drop for Registration {
-    fn drop(&mut self) {
-        // Off the switch first, so that no frame comes any more; the rings go
-        // with the fields.
-        leave(&mut self.core.ports(), self.attached.ring_port.name());
+    /// Syncs every bound ring of one direction.
+    fn sync(&self, direction: Direction) -> io::Result<()> {
+        for bound in self.bound(direction) {
+            self.adapter().sync(direction, bound)?;
+        }
+        Ok(())
     }
 }
 
 impl Port for Registration {
     fn name(&self) -> &str {
-        self.ring_port().name()
+        self.adapter().name()
     }
 
     fn ring_count(&self, direction: Direction) -> usize {
-        self.bindings.krings(direction).len()
+        self.bound(direction).len()
     }
 
     fn ring(&self, direction: Direction, index: usize) -> Option<RingView<'_>> {
@@ -238,30 +240,21 @@ impl Port for Registration {
     }
 
     fn txsync(&self) -> io::Result<()> {
-        let Attached {
-            ring_port,
-            switch,
-            id,
-        } = &*self.attached;
-        for (ring, _) in self.bindings.krings(Direction::Tx) {
-            ring_port.txsync(*ring, &mut |ring, batch| switch.forward(*id, ring, batch));
-        }
-        Ok(())
+        self.sync(Direction::Tx)
     }
 
     fn rxsync(&self) -> io::Result<()> {
-        for (_, kring) in self.bindings.krings(Direction::Rx) {
-            kring.rxsync();
-        }
-        Ok(())
+        self.sync(Direction::Rx)
     }
 
     fn header_len(&self) -> io::Result<HeaderLen> {
-        Ok(self.ring_port().header_len())
+        Ok(self.adapter().header_len())
     }
 
     fn set_header_len(&self, len: HeaderLen) -> io::Result<()> {
-        self.ring_port().set_header_len(len);
+        let vale = self.adapter().vale();
+        let vale = vale.ok_or(io::ErrorKind::Unsupported)?;
+        vale.ring_port.set_header_len(len);
         Ok(())
     }
 
@@ -272,10 +265,10 @@ impl Port for Registration {
     fn listen(&self) -> io::Result<bool> {
         let listener = self.bindings.listener();
         listener.waker().drain();
-        listener.arm();
+        listener.arm(Wake::FRAMES);
         self.rxsync()?;
-        let mut rings = self.bindings.krings(Direction::Rx).iter();
-        Ok(rings.any(|(_, kring)| kring.view().available() > 0))
+        let mut rings = self.bound(Direction::Rx).iter();
+        Ok(rings.any(|bound| bound.kring.view().available() > 0))
     }
 }
 

@@ -1,13 +1,9 @@
-//! What a client may ask for, and why it may be refused.
-
-use std::io;
+//! What a client may ask for.
 
 use crate::netmap::abi;
 use crate::netmap::abi::nmreq::{self, RegisterBody};
-use crate::netmap::mem::MemError;
-use crate::netmap::name::NameError;
-use crate::netmap::ring_port::{BindError, Shape};
-use crate::netmap::vale::PortError;
+use crate::netmap::abi::option::Offsets;
+use crate::netmap::rings::Shape;
 
 /// Which rings to bind (`nr_mode` with `nr_ringid`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +21,8 @@ pub enum RingMode {
     OneHost(u16),
     /// Memory without a port.
     Null,
+    /// An `nr_mode` that binds nothing.
+    Other(u32),
 }
 
 /// What a client asks for.
@@ -48,6 +46,8 @@ pub struct Request {
     pub mem_id: u16,
     /// Buffers that belong to no ring.
     pub extra_bufs: u32,
+    /// Slots say where in the buffer their data begins.
+    pub offsets: Option<Offsets>,
 }
 
 impl Request {
@@ -63,14 +63,12 @@ impl Request {
             rx_slots: 0,
             mem_id: 0,
             extra_bufs: 0,
+            offsets: None,
         }
     }
 
     /// From the body of a control request.
-    ///
-    /// # Errors
-    /// When `nr_mode` is none that is served.
-    pub fn from_body(name: &str, body: &RegisterBody) -> Result<Self, RegisterError> {
+    pub fn from_body(name: &str, body: &RegisterBody) -> Self {
         let mode = match body.nr_mode {
             nmreq::NR_REG_ALL_NIC => RingMode::All,
             nmreq::NR_REG_SW => RingMode::Host,
@@ -78,14 +76,9 @@ impl Request {
             nmreq::NR_REG_ONE_NIC => RingMode::One(body.nr_ringid),
             nmreq::NR_REG_ONE_SW => RingMode::OneHost(body.nr_ringid),
             nmreq::NR_REG_NULL => RingMode::Null,
-            mode => {
-                return Err(RegisterError::Mode {
-                    name: name.to_owned(),
-                    mode,
-                });
-            }
+            mode => RingMode::Other(mode),
         };
-        Ok(Self {
+        Self {
             name: name.to_owned(),
             mode,
             flags: body.nr_flags,
@@ -95,7 +88,18 @@ impl Request {
             rx_slots: body.nr_rx_slots,
             mem_id: body.nr_mem_id,
             extra_bufs: body.nr_extra_bufs,
-        })
+            offsets: None,
+        }
+    }
+
+    /// The monitor flags; a zero-copy monitor sees both directions.
+    pub(super) fn monitors(&self) -> u64 {
+        let both = nmreq::NR_MONITOR_TX | nmreq::NR_MONITOR_RX;
+        if self.flags & nmreq::NR_ZCOPY_MON != 0 {
+            both | nmreq::NR_ZCOPY_MON
+        } else {
+            self.flags & both
+        }
     }
 
     /// Extra buffers, within the kernel's bound.
@@ -103,103 +107,66 @@ impl Request {
         self.extra_bufs.min(128 * abi::NM_BDG_MAXSLOTS)
     }
 
-    /// The shape of a new port: what is asked for, within the kernel's bounds.
+    /// The shape of a new port of a switch: what is asked for, within the
+    /// kernel's bounds.
     pub(super) fn shape(&self) -> Shape {
-        let rings = |want: u16| want.clamp(1, abi::NM_BDG_MAXRINGS);
-        let slots = |want: u32| match want {
-            0 => abi::NM_BRIDGE_RINGSIZE,
-            _ => want.min(abi::NM_BDG_MAXSLOTS),
+        let default = Shape {
+            tx_rings: 1,
+            rx_rings: 1,
+            tx_slots: abi::NM_BRIDGE_RINGSIZE,
+            rx_slots: abi::NM_BRIDGE_RINGSIZE,
         };
+        self.bounded(default, abi::NM_BDG_MAXRINGS, abi::NM_BDG_MAXSLOTS)
+    }
+
+    /// The shape of a new pipe below a port of shape `parent`, as its master
+    /// has it.
+    pub(super) fn pipe_shape(&self, parent: Shape) -> Shape {
+        let default = Shape {
+            tx_rings: 1,
+            rx_rings: 1,
+            ..parent
+        };
+        self.bounded(default, abi::NM_PIPE_MAXRINGS, abi::NM_PIPE_MAXSLOTS)
+    }
+
+    /// The shape of a monitor of a port of shape `parent`: a receive ring for
+    /// each pair.
+    pub(super) fn monitor_shape(&self, parent: Shape) -> Shape {
+        let slots = self.bounded(parent, u16::MAX, abi::NM_MONITOR_MAXSLOTS);
         Shape {
-            tx_rings: rings(self.tx_rings),
-            rx_rings: rings(self.rx_rings),
-            tx_slots: slots(self.tx_slots),
-            rx_slots: slots(self.rx_slots),
+            tx_rings: 1,
+            rx_rings: parent.rx_rings.max(parent.tx_rings),
+            ..slots
         }
     }
-}
 
-/// Why a registration was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RegisterError {
-    /// A name that no port can have.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// An `nr_mode` that does not exist, or is given up.
-    #[error(
-        "{name}: nr_mode {mode} binds no rings; take NR_REG_ALL_NIC, or for a pipe a name with \
-         {{ or }}"
-    )]
-    Mode {
-        /// The port.
-        name: String,
-        /// What was asked for.
-        mode: u32,
-    },
-    /// Something that this core does not have.
-    #[error("{name}: {what} are not served by this core")]
-    NotServed {
-        /// The port.
-        name: String,
-        /// What.
-        what: &'static str,
-    },
-    /// Ports of a switch have no host rings.
-    #[error("{0}: a switch port has no host rings; leave ^ and * away")]
-    NoHostRings(String),
-    /// The port has fewer rings.
-    #[error("{name}: there is no ring {ring}: the port has {tx} transmit and {rx} receive rings")]
-    NoSuchRing {
-        /// The port.
-        name: String,
-        /// What was asked for.
-        ring: u16,
-        /// Its transmit rings.
-        tx: u16,
-        /// Its receive rings.
-        rx: u16,
-    },
-    /// The port is there, in another region.
-    #[error("{name}: the port is in memory region {has}, not {want}; leave the region away")]
-    OtherRegion {
-        /// The port.
-        name: String,
-        /// Where it is.
-        has: u16,
-        /// What was asked for.
-        want: u16,
-    },
-    /// The port's frames begin with a virtio-net header, which the client did
-    /// not say it knows.
-    #[error(
-        "{0}: frames of this port begin with a virtio-net header; register with NR_ACCEPT_VNET_HDR"
-    )]
-    VnetHeader(String),
-    /// A ring cannot be bound.
-    #[error("{name}: {error}")]
-    Bind {
-        /// The port.
-        name: String,
-        /// Why not.
-        error: BindError,
-    },
-    /// The switch refuses the port.
-    #[error(transparent)]
-    Switch(#[from] PortError),
-    /// No memory.
-    #[error("{name}: {error}")]
-    Memory {
-        /// The port.
-        name: String,
-        /// Why not.
-        error: MemError,
-    },
-    /// No descriptors to wake the client by.
-    #[error("{name}: cannot make a wake-up descriptor: {error}")]
-    Waker {
-        /// The port.
-        name: String,
-        /// Why not.
-        error: io::ErrorKind,
-    },
+    /// What is asked for; the default for what is not, or where that is out
+    /// of bounds the nearest.
+    fn bounded(&self, default: Shape, most_rings: u16, most_slots: u32) -> Shape {
+        let rings = |want: u16, default: u16| match want {
+            0 => default.clamp(1, most_rings),
+            _ => want.min(most_rings),
+        };
+        let slots = |want: u32, default: u32| match want {
+            0 => default.clamp(1, most_slots),
+            _ => want.min(most_slots),
+        };
+        Shape {
+            tx_rings: rings(self.tx_rings, default.tx_rings),
+            rx_rings: rings(self.rx_rings, default.rx_rings),
+            tx_slots: slots(self.tx_slots, default.tx_slots),
+            rx_slots: slots(self.rx_slots, default.rx_slots),
+        }
+    }
+
+    /// The shape of a null port: exactly what is asked for.
+    pub(super) fn null_shape(&self) -> Shape {
+        Shape {
+            tx_rings: self.tx_rings,
+            rx_rings: self.rx_rings,
+            tx_slots: self.tx_slots,
+            rx_slots: self.rx_slots,
+        }
+    }
 }

@@ -7,74 +7,23 @@
 mod rx;
 mod tx;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use arc_swap::ArcSwapOption;
 
 use super::attachment::{Attachment, Delivered};
-use super::kring::Kring;
-use super::mem::{MemError, Region, RingSpec};
+use super::kring::{Kring, Synced};
+use super::mem::Region;
 use super::port::{Direction, HeaderLen};
+use super::rings::{BindError, Rings, Shape};
 use crate::net::frame::Batch;
 use crate::virtio::spec::net;
-
-/// How many rings a port has, and how long they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Transmit rings.
-    pub tx_rings: u16,
-    /// Receive rings.
-    pub rx_rings: u16,
-    /// Slots of each transmit ring.
-    pub tx_slots: u32,
-    /// Slots of each receive ring.
-    pub rx_slots: u32,
-}
-
-/// Why rings cannot be bound.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BindError {
-    /// Somebody has a ring for itself, or wants one that others have.
-    #[error("ring {ring} is bound already, and one of its users wants it alone; choose another")]
-    Busy {
-        /// Which ring.
-        ring: usize,
-    },
-    /// The region has too little left.
-    #[error(transparent)]
-    Memory(#[from] MemError),
-}
-
-/// A ring that comes and goes with its users.
-#[derive(Debug, Default)]
-struct Place {
-    kring: ArcSwapOption<Kring>,
-}
-
-/// Who uses a ring.
-#[derive(Clone, Copy, Debug, Default)]
-struct Users {
-    count: u32,
-    exclusive: bool,
-}
-
-/// Users of every ring.
-#[derive(Debug)]
-struct Bindings {
-    tx: Vec<Users>,
-    rx: Vec<Users>,
-}
 
 /// The rings of one port.
 #[derive(Debug)]
 pub struct RingPort {
     name: String,
     region: Arc<Region>,
-    shape: Shape,
-    tx: Box<[Place]>,
-    rx: Box<[Place]>,
-    bindings: Mutex<Bindings>,
+    rings: Rings,
     /// [`HeaderLen::bytes`]; senders read it once a batch.
     header_len: AtomicUsize,
     /// Frames for receive rings that nobody has bound.
@@ -84,18 +33,10 @@ pub struct RingPort {
 impl RingPort {
     /// A port without rings; they are made when they are bound.
     pub fn new(name: &str, region: Arc<Region>, shape: Shape) -> Self {
-        let places = |count: u16| (0..count).map(|_| Place::default()).collect();
-        let users = |count: u16| vec![Users::default(); count.into()];
         Self {
             name: name.to_owned(),
             region,
-            shape,
-            tx: places(shape.tx_rings),
-            rx: places(shape.rx_rings),
-            bindings: Mutex::new(Bindings {
-                tx: users(shape.tx_rings),
-                rx: users(shape.rx_rings),
-            }),
+            rings: Rings::new(shape),
             header_len: AtomicUsize::new(0),
             unbound: AtomicU64::new(0),
         }
@@ -113,7 +54,12 @@ impl RingPort {
 
     /// How many rings, how long.
     pub fn shape(&self) -> Shape {
-        self.shape
+        self.rings.shape()
+    }
+
+    /// Its rings.
+    pub fn rings(&self) -> &Rings {
+        &self.rings
     }
 
     /// What is in front of every frame, sent and received.
@@ -140,21 +86,9 @@ impl RingPort {
         self.unbound.load(Ordering::Relaxed)
     }
 
-    fn places(&self, direction: Direction) -> &[Place] {
-        match direction {
-            Direction::Tx => &self.tx,
-            Direction::Rx => &self.rx,
-        }
-    }
-
-    fn bindings(&self) -> MutexGuard<'_, Bindings> {
-        // Each change is made whole before the next can panic.
-        self.bindings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The kring at `index`, while somebody has it bound.
     pub fn kring(&self, direction: Direction, index: usize) -> Option<Arc<Kring>> {
-        self.places(direction).get(index)?.kring.load_full()
+        self.rings.kring(direction, index)
     }
 
     /// Binds one ring, which is made if nobody has it yet.
@@ -168,90 +102,24 @@ impl RingPort {
         index: usize,
         exclusive: bool,
     ) -> Result<Arc<Kring>, BindError> {
-        let busy = BindError::Busy { ring: index };
-        let mut bindings = self.bindings();
-        let users = bindings.users(direction, index).ok_or(busy.clone())?;
-        let place = self.places(direction).get(index).ok_or(busy.clone())?;
-        if users.count > 0 && (exclusive || users.exclusive) {
-            return Err(busy);
-        }
-        let kring = match place.kring.load_full() {
-            Some(kring) => kring,
-            None => {
-                let kring = Arc::new(self.new_kring(direction, index)?);
-                place.kring.store(Some(Arc::clone(&kring)));
-                kring
-            }
-        };
-        users.count += 1;
-        users.exclusive = exclusive;
-        Ok(kring)
-    }
-
-    fn new_kring(&self, direction: Direction, index: usize) -> Result<Kring, MemError> {
-        let rx = direction == Direction::Rx;
-        let (slots, kind) = if rx {
-            (self.shape.rx_slots, "RX")
-        } else {
-            (self.shape.tx_slots, "TX")
-        };
-        let memory = self.region.ring(&RingSpec {
-            // Below the number of rings, which is a u16.
-            id: u16::try_from(index).unwrap_or(u16::MAX),
-            rx,
-            slots,
-            tail: Kring::first_tail(rx, slots),
-        })?;
-        Ok(Kring::new(format!("{} {kind}{index}", self.name), memory))
+        self.rings.bind(direction, index, exclusive, |watch| {
+            self.rings
+                .make(&self.name, &self.region, direction, index, watch)
+        })
     }
 
     /// Takes one binding back. With the last, the ring closes: senders that
     /// are in it are waited for, then it goes with whoever still holds it.
     pub fn unbind(&self, direction: Direction, index: usize) {
-        let mut bindings = self.bindings();
-        let Some(users) = bindings.users(direction, index) else {
-            return;
-        };
-        users.count = users.count.saturating_sub(1);
-        if users.count > 0 {
-            return;
-        }
-        users.exclusive = false;
-        let place = self.places(direction).get(index);
-        if let Some(kring) = place.and_then(|place| place.kring.swap(None)) {
+        if let Some(kring) = self.rings.unbind(direction, index) {
             kring.stop();
         }
     }
 
-    /// Sends what the application has put into transmit ring `index`, in
-    /// batches that `forward` is given together with the ring's number.
-    pub fn txsync(&self, index: usize, forward: &mut dyn FnMut(usize, &Batch<'_>)) {
-        let Some(place) = self.tx.get(index) else {
-            return;
-        };
-        if let Some(kring) = &*place.kring.load() {
-            kring.txsync(|from, to| {
-                tx::send(kring, from..to, self.header_bytes(), &mut |batch| {
-                    forward(index, batch);
-                });
-            });
-        }
-    }
-
-    /// Syncs receive ring `index`.
-    pub fn rxsync(&self, index: usize) {
-        if let Some(kring) = self.rx.get(index).and_then(|place| place.kring.load_full()) {
-            kring.rxsync();
-        }
-    }
-}
-
-impl Bindings {
-    fn users(&mut self, direction: Direction, index: usize) -> Option<&mut Users> {
-        match direction {
-            Direction::Tx => self.tx.get_mut(index),
-            Direction::Rx => self.rx.get_mut(index),
-        }
+    /// Sends what the application has put into the transmit ring `kring`, in
+    /// batches that `forward` is given.
+    pub fn txsync(&self, kring: &Kring, forward: &mut dyn FnMut(&Batch<'_>)) -> Synced {
+        kring.txsync(|from, to| tx::send(kring, from..to, self.header_bytes(), forward))
     }
 }
 
@@ -266,8 +134,8 @@ impl Attachment for RingPort {
     }
 
     fn deliver(&self, ring: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered {
-        let place = self.rx.get(ring % self.rx.len().max(1));
-        match place.map(|place| place.kring.load()).as_deref() {
+        let ring = ring % usize::from(self.shape().rx_rings).max(1);
+        match self.rings.load(Direction::Rx, ring).as_deref() {
             Some(Some(kring)) => rx::deliver(kring, self.header_bytes(), batch, picks),
             _ => {
                 self.unbound

@@ -45,7 +45,10 @@ fn deliver_some(kring: &Kring, header_len: usize, batch: &Batch<'_>, picks: &[u1
         };
         let header = u32::try_from(header_len).unwrap_or_default();
         let bytes = frame.len.saturating_add(header);
-        let slots = bytes.div_ceil(view.buf_size());
+        let slots = match view.room() {
+            0 => u32::MAX,
+            room => bytes.div_ceil(room),
+        };
         if header_len == 0 && !frame.header.is_plain() {
             // It lost its header after the switch had asked.
             refused.bad_headers += 1;
@@ -91,7 +94,7 @@ fn write(
     let view = lease.view();
     let room = |nth| {
         let slot = view.slot(lease.slot(nth)?)?;
-        view.buffer(slot.buf_idx)
+        view.slot_buffer(slot)
     };
     let rooms: ArrayVec<Writable<'_>, FRAME_SLOTS> =
         (0..slots).map_while(room).take(FRAME_SLOTS).collect();
@@ -104,8 +107,9 @@ fn write(
     }
     for nth in 0..slots {
         let (len, flags) = if good {
+            let room = rooms.get(nth as usize).map_or(0, Writable::len);
             #[expect(clippy::cast_possible_truncation, reason = "buf_size fits u16")]
-            let len = left.min(view.buf_size() as usize) as u16;
+            let len = left.min(room) as u16;
             left -= usize::from(len);
             let more = if nth + 1 < slots { NS_MOREFRAG } else { 0 };
             #[expect(clippy::cast_possible_truncation, reason = "at most 255 slots")]

@@ -125,10 +125,10 @@ impl Pending {
         header_len: usize,
         batch: &mut Batch<'m>,
     ) -> Result<(), Refused> {
-        if slot.flags & NS_INDIRECT != 0 || u32::from(slot.len) > view.buf_size() {
+        let buffer = view.slot_buffer(slot).ok_or(Refused::BadSlot)?;
+        if slot.flags & NS_INDIRECT != 0 || usize::from(slot.len) > buffer.len() {
             return Err(Refused::BadSlot);
         }
-        let buffer = view.buffer(slot.buf_idx).ok_or(Refused::BadSlot)?;
         let mut part = buffer.as_readable().truncate(slot.len.into());
         if !self.header_seen {
             self.header_seen = true;

@@ -8,7 +8,7 @@ use super::*;
 use crate::net::frame::FRAME_PARTS;
 use crate::netmap::abi::{NS_BUF_CHANGED, NS_INDIRECT, NS_MOREFRAG, Slot};
 use crate::netmap::kring::Counts;
-use crate::netmap::mem::{PortNeeds, RegionConfig, Regions};
+use crate::netmap::mem::{MemError, PortNeeds, RegionConfig, Regions, RingSpec};
 use crate::virtio::memory::Readable;
 use crate::virtio::net_header::{F_DATA_VALID, F_NEEDS_CSUM, GSO_TCPV4, NetHeader};
 
@@ -66,8 +66,8 @@ fn put(kring: &Kring, slots: &[(&[u8], u16)]) {
 /// Syncs and returns what was sent: header and contents.
 fn sync(port: &RingPort) -> Vec<(NetHeader, Vec<u8>)> {
     let mut sent = Vec::new();
-    port.txsync(0, &mut |ring, batch| {
-        assert_eq!(ring, 0);
+    let kring = port.kring(Direction::Tx, 0).unwrap();
+    port.txsync(&kring, &mut |batch| {
         for frame in batch.frames() {
             let mut bytes = Vec::new();
             for part in batch.parts(frame) {

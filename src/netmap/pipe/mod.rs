@@ -1,0 +1,301 @@
+//! Pipes: two ports, `PARENT{ID` and `PARENT}ID`, of which each receives what
+//! the other sends. Both are in the parent's region, so what goes through a
+//! pipe is slots, not bytes.
+//!
+//! Each transmit ring of one end is *linked* with the receive ring of the same
+//! number at the other. The two rings have equally many slots and, between
+//! them, one buffer for each: a slot that is sent takes its buffer to the other
+//! ring, and when it is released, what the receiver left in it comes back.
+//!
+//! ```text
+//! transmit ring   | free ...      | sent, not released | free ...
+//! receive ring    | sender's ...  | receiver's         | sender's ...
+//!                                 hwcur          published
+//! ```
+//!
+//! A ring is linked when either end binds it, and stays so while the pipe has
+//! a user: who closes one end and opens it again finds what was in it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::abi::{NS_BUF_CHANGED, NS_MOREFRAG, Slot};
+use super::kring::{Counts, Kring, Synced};
+use super::mem::{MemError, Region, RingView};
+use super::port::Direction;
+use super::rings::{Rings, Shape, ring_name};
+use super::sync::Hardware;
+
+/// One of a pipe's ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// `PARENT{ID`
+    Master,
+    /// `PARENT}ID`
+    Slave,
+}
+
+impl End {
+    fn other(self) -> Self {
+        match self {
+            Self::Master => Self::Slave,
+            Self::Slave => Self::Master,
+        }
+    }
+}
+
+/// Both ends of a pipe.
+#[derive(Debug)]
+pub struct Pipe {
+    id: String,
+    names: [String; 2],
+    region: Arc<Region>,
+    rings: [Rings; 2],
+    /// By who sends, and the ring's number.
+    links: Mutex<HashMap<(End, usize), Arc<Link>>>,
+}
+
+impl Pipe {
+    /// The pipe `id` below the port `parent`, whose master has the rings of
+    /// `shape`.
+    pub fn new(parent: &str, id: &str, region: Arc<Region>, shape: Shape) -> Self {
+        Self {
+            id: id.to_owned(),
+            names: [format!("{parent}{{{id}"), format!("{parent}}}{id}")],
+            region,
+            rings: [Rings::new(shape), Rings::new(shape.swapped())],
+            links: Mutex::default(),
+        }
+    }
+
+    /// What follows the brace.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The name of an end's port.
+    pub fn name(&self, end: End) -> &str {
+        let [master, slave] = &self.names;
+        match end {
+            End::Master => master,
+            End::Slave => slave,
+        }
+    }
+
+    /// An end's rings.
+    pub fn rings(&self, end: End) -> &Rings {
+        let [master, slave] = &self.rings;
+        match end {
+            End::Master => master,
+            End::Slave => slave,
+        }
+    }
+
+    /// The link that ring `index` of `end` has a half of, made if it is not
+    /// there yet.
+    ///
+    /// # Errors
+    /// When the region has too little left.
+    pub fn link(
+        &self,
+        end: End,
+        direction: Direction,
+        index: usize,
+    ) -> Result<Arc<Link>, MemError> {
+        let sender = match direction {
+            Direction::Tx => end,
+            Direction::Rx => end.other(),
+        };
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = links.get(&(sender, index)) {
+            return Ok(Arc::clone(link));
+        }
+        let half = |direction, full: bool| {
+            let end = match direction {
+                Direction::Tx => sender,
+                Direction::Rx => sender.other(),
+            };
+            let rings = self.rings(end);
+            let spec = rings.spec(direction, index);
+            let memory = match full {
+                true => self.region.ring(&spec)?,
+                false => self.region.empty_ring(&spec)?,
+            };
+            let name = ring_name(self.name(end), direction, index);
+            let watch = rings.watch(direction, index).cloned().unwrap_or_default();
+            Ok(Arc::new(Kring::new(name, direction, memory, watch)))
+        };
+        // The side that asks has the buffers; the other's slots name them too.
+        let full_tx = direction == Direction::Tx;
+        let (tx, rx) = (
+            half(Direction::Tx, full_tx)?,
+            half(Direction::Rx, !full_tx)?,
+        );
+        let (from, to) = if full_tx { (&tx, &rx) } else { (&rx, &tx) };
+        for at in 0..from.view().num_slots() {
+            to.view()
+                .set_slot(at, from.view().slot(at).unwrap_or_default());
+        }
+        let link = Arc::new(Link {
+            tx_tail: AtomicU32::new(tx.hardware().hwtail),
+            rx_tail: AtomicU32::new(rx.hardware().hwtail),
+            tx,
+            rx,
+        });
+        links.insert((sender, index), Arc::clone(&link));
+        Ok(link)
+    }
+}
+
+/// A transmit ring and the receive ring that it leads to.
+#[derive(Debug)]
+pub struct Link {
+    tx: Arc<Kring>,
+    rx: Arc<Kring>,
+    /// The transmit ring's `hwtail` from its next sync on.
+    tx_tail: AtomicU32,
+    /// The receive ring's.
+    rx_tail: AtomicU32,
+}
+
+/// A slot as it may go to the other ring: what names no buffer of the region,
+/// or is longer than one, is empty and keeps the buffer that `to` has.
+#[inline]
+fn checked(view: &RingView<'_>, from: Slot, to: Slot) -> (Slot, bool) {
+    let good = view.is_buffer(from.buf_idx) && u32::from(from.len) <= view.buf_size();
+    if good {
+        return (from, true);
+    }
+    let buf_idx = if view.is_buffer(from.buf_idx) {
+        from.buf_idx
+    } else {
+        to.buf_idx
+    };
+    let empty = Slot {
+        buf_idx,
+        len: 0,
+        ..from
+    };
+    (empty, false)
+}
+
+impl Link {
+    /// The half of one direction.
+    pub fn kring(&self, direction: Direction) -> &Arc<Kring> {
+        match direction {
+            Direction::Tx => &self.tx,
+            Direction::Rx => &self.rx,
+        }
+    }
+
+    /// Sends: whole frames are published, what is left of one waits for its
+    /// end.
+    pub fn txsync(&self) -> Synced {
+        self.tx.txsync_with(|head, hardware| {
+            let after = Hardware {
+                hwcur: head,
+                hwtail: self.tx_tail.load(Ordering::Acquire),
+            };
+            if hardware.hwcur == head {
+                return after;
+            }
+            let (tx, rx) = (self.tx.view(), self.rx.view());
+            let mut counts = Counts::default();
+            let mut published = None;
+            let mut at = hardware.hwcur;
+            while at != head {
+                let (Some(ours), Some(theirs)) = (tx.slot(at), rx.slot(at)) else {
+                    break;
+                };
+                let (mut slot, good) = checked(&rx, ours, theirs);
+                counts.bad_slots += u64::from(!good);
+                let offset = rx.offset(theirs);
+                if rx.offset(slot) < offset {
+                    slot = rx.with_offset(slot, offset);
+                }
+                rx.set_slot(at, slot);
+                if ours.flags & NS_BUF_CHANGED != 0 {
+                    tx.set_len_and_flags(at, ours.len, ours.flags & !NS_BUF_CHANGED);
+                }
+                at = tx.next(at);
+                counts.bytes += u64::from(slot.len);
+                if ours.flags & NS_MOREFRAG == 0 {
+                    counts.frames += 1;
+                    published = Some(at);
+                }
+            }
+            self.tx.count(&counts);
+            if let Some(end) = published {
+                let begin = self.rx_tail.load(Ordering::Relaxed);
+                self.rx.watched(begin..end);
+                self.rx_tail.store(end, Ordering::Release);
+                self.rx.notify();
+            }
+            after
+        })
+    }
+
+    /// Receives: what was published is the application's, what it released is
+    /// the sender's again.
+    pub fn rxsync(&self) -> Synced {
+        self.rx.rxsync_with(|head, hardware| {
+            let after = Hardware {
+                hwcur: head,
+                hwtail: self.rx_tail.load(Ordering::Acquire),
+            };
+            if hardware.hwcur != head {
+                let (tx, rx) = (self.tx.view(), self.rx.view());
+                let mut bad_slots = 0;
+                let mut at = hardware.hwcur;
+                while at != head {
+                    let (Some(ours), Some(theirs)) = (rx.slot(at), tx.slot(at)) else {
+                        break;
+                    };
+                    let (slot, good) = checked(&tx, ours, theirs);
+                    bad_slots += u64::from(!good);
+                    tx.set_slot(at, slot);
+                    if ours.flags & NS_BUF_CHANGED != 0 {
+                        rx.set_len_and_flags(at, ours.len, ours.flags & !NS_BUF_CHANGED);
+                    }
+                    at = rx.next(at);
+                }
+                if bad_slots > 0 {
+                    self.rx.count(&Counts {
+                        bad_slots,
+                        ..Counts::default()
+                    });
+                }
+                let last = tx.num_slots().saturating_sub(1);
+                let tail = head.checked_sub(1).unwrap_or(last);
+                self.tx_tail.store(tail, Ordering::Release);
+            }
+            self.rx.set_hardware(after);
+            if hardware.hwcur != head {
+                self.tx.notify();
+            }
+            after
+        })
+    }
+}
+
+impl Drop for Link {
+    /// Each buffer is named by one of the two rings from here on, so that each
+    /// goes back once.
+    fn drop(&mut self) {
+        let (tx, rx) = (self.tx.view(), self.rx.view());
+        let first = self.rx.hardware().hwcur;
+        let sent = rx.distance(first, self.rx_tail.load(Ordering::Acquire));
+        for at in 0..rx.num_slots() {
+            let view = if rx.distance(first, at) < sent {
+                &tx
+            } else {
+                &rx
+            };
+            view.set_slot(at, Slot::default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
