@@ -164,7 +164,9 @@ fn each_ring(request: &Request, registered: &Registered) -> Vec<Request> {
         RingMode::All => (true, false),
         RingMode::Host => (false, true),
         RingMode::AllAndHost => (true, true),
-        RingMode::One(_) | RingMode::OneHost(_) | RingMode::Null => return Vec::new(),
+        RingMode::One(_) | RingMode::OneHost(_) | RingMode::Null | RingMode::Other(_) => {
+            return Vec::new();
+        }
     };
     let mut requests = Vec::new();
     let mut add = |tx: u16, rx: u16, mode: fn(u16) -> RingMode| {

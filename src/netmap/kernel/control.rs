@@ -58,6 +58,7 @@ impl Device {
             RingMode::One(ring) => (ffi::NR_REG_ONE_NIC, ring),
             RingMode::OneHost(ring) => (ffi::NR_REG_ONE_SW, ring),
             RingMode::Null => (ffi::NR_REG_NULL, 0),
+            RingMode::Other(mode) => (mode, 0),
         };
         let mut body = ffi::nmreq_register {
             nr_mode: mode,
