@@ -124,3 +124,119 @@ pub(super) fn seal() -> Result<(), SandboxError> {
     }
     capsicum::enter().map_err(SandboxError::Capsicum)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const ROLES: [Role; 12] = [
+        Role::Tap,
+        Role::InterfaceQuery,
+        Role::NetgraphData,
+        Role::Netmap,
+        Role::Listener,
+        Role::Connection,
+        Role::Memory,
+        Role::Kick,
+        Role::Call,
+        Role::Opener,
+        Role::Log,
+        Role::Nothing,
+    ];
+
+    fn anything() -> File {
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .unwrap()
+    }
+
+    /// What the kernel says is what the table says, no more and no less.
+    #[test]
+    fn rights_are_those_of_the_table() {
+        for role in ROLES {
+            let file = anything();
+            limit(file.as_fd(), role).unwrap();
+            let needs = needs(role);
+            let mut wanted = FileRights::new();
+            for right in needs.rights {
+                wanted.allow(*right);
+            }
+            let has = FileRights::from_file(&file).unwrap();
+            assert!(has.contains(&wanted) && wanted.contains(&has), "{role:?}");
+            let ioctls = IoctlRights::from_file(&file, 16).unwrap();
+            assert_eq!(
+                ioctls,
+                IoctlRights::Limited(needs.ioctls.to_vec()),
+                "{role:?}"
+            );
+            let fcntls = FcntlRights::from_file(&file).unwrap();
+            assert_eq!(fcntls, needs.fcntls, "{role:?}");
+            // Once more changes nothing.
+            limit(file.as_fd(), role).unwrap();
+            assert_eq!(FileRights::from_file(&file).unwrap(), has, "{role:?}");
+        }
+    }
+
+    /// Guest memory is not written to as a file is, nor is a port registered.
+    #[test]
+    fn nobody_has_what_nobody_needs() {
+        for role in ROLES {
+            let file = anything();
+            limit(file.as_fd(), role).unwrap();
+            let has = FileRights::from_file(&file).unwrap();
+            for right in [
+                Right::MmapX,
+                Right::Ftruncate,
+                Right::Bind,
+                Right::Connect,
+                Right::Lookup,
+                Right::Fexecve,
+                Right::Setsockopt,
+                Right::Pdkill,
+            ] {
+                assert!(!has.is_set(right), "{role:?} {right:?}");
+            }
+            assert_eq!(
+                has.is_set(Right::MmapRW),
+                [Role::Memory, Role::Netmap].contains(&role)
+            );
+            assert_eq!(has.is_set(Right::Accept), role == Role::Listener);
+        }
+    }
+
+    /// What a front end took away stays away, and is no error.
+    #[test]
+    fn who_has_less_keeps_less() {
+        let file = anything();
+        let mut less = FileRights::new();
+        less.allow(Right::MmapRW);
+        less.limit(&file).unwrap();
+        limit(file.as_fd(), Role::Memory).unwrap();
+        assert_eq!(FileRights::from_file(&file).unwrap(), less);
+
+        let file = anything();
+        let mut fcntls = FcntlRights::new();
+        fcntls.allow(capsicum::Fcntl::GetFL);
+        fcntls.limit(&file).unwrap();
+        limit(file.as_fd(), Role::Kick).unwrap();
+        assert_eq!(FcntlRights::from_file(&file).unwrap(), fcntls);
+    }
+
+    /// A connection has what it needs from the socket that it was accepted on.
+    #[test]
+    fn a_listener_may_do_all_that_a_connection_may() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        limit(one.as_fd(), Role::Listener).unwrap();
+        let before = FileRights::from_file(&one).unwrap();
+        limit(one.as_fd(), Role::Connection).unwrap();
+        let mut after = FileRights::from_file(&one).unwrap();
+        assert!(before.contains(&after));
+        after.allow(Right::Accept);
+        assert_eq!(before, after);
+    }
+}

@@ -180,7 +180,7 @@ pub const ATTEMPTS: &[Attempt] = &[
         nix::sys::mman::shm_unlink(name)
     }),
     #[cfg(target_os = "freebsd")]
-    refused("memory_that_is_read_as_a_file", |scene| {
+    refused("memory_of_another_size", |scene| {
         nix::unistd::ftruncate(&scene.memory, 8192)
     }),
     #[cfg(target_os = "linux")]

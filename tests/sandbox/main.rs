@@ -56,7 +56,7 @@ fn attempt(name: &str) -> ExitCode {
         eprintln!("no attempt is called {name}");
         return ExitCode::from(2);
     };
-    let scene = match Scene::enter() {
+    let scene = match Scene::enter(layers != Layers::None) {
         Ok(scene) => scene,
         Err(error) => {
             eprintln!("scene: {error}");

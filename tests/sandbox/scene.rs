@@ -88,7 +88,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub fn enter() -> Result<Self> {
+    /// Opens all of it, limited to its use or not.
+    pub fn enter(limited: bool) -> Result<Self> {
         let variable = |name: &str| {
             std::env::var(name).map_err(|error| Error::new(format!("{name}: {error}")))
         };
@@ -125,11 +126,13 @@ impl Scene {
             netmap: netmap.map(OwnedFd::from),
             directory,
         };
-        limit(&scene.connection, Role::Connection)?;
-        limit(&scene.listener, Role::Listener)?;
-        limit(&scene.memory, Role::Memory)?;
-        if let Some(netmap) = &scene.netmap {
-            limit(netmap, Role::Netmap)?;
+        if limited {
+            limit(&scene.connection, Role::Connection)?;
+            limit(&scene.listener, Role::Listener)?;
+            limit(&scene.memory, Role::Memory)?;
+            if let Some(netmap) = &scene.netmap {
+                limit(netmap, Role::Netmap)?;
+            }
         }
         Ok(scene)
     }

@@ -1,5 +1,9 @@
 //! Packets between the opener and the sandboxed process: one request or answer
 //! each (`SOCK_SEQPACKET`), answers with descriptors.
+//!
+//! On FreeBSD `MSG_EOR` is what ends a packet, and what does not fit the room of
+//! a receiver comes with its next call (uipc_usrreq.c of 15.0); on Linux every
+//! send is a packet, of which such a rest is lost.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -20,6 +24,11 @@ impl AsFd for Packets {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// A whole packet, and no signal when the other end is gone.
+fn packet_flags() -> MsgFlags {
+    MsgFlags::MSG_EOR | MsgFlags::MSG_NOSIGNAL
 }
 
 /// Calls again what a signal has interrupted.
@@ -43,7 +52,7 @@ impl Packets {
     /// Sends one packet; waits until there is room.
     pub(super) fn send(&self, packet: &[u8]) -> Result<(), Errno> {
         let socket = self.0.as_raw_fd();
-        whole(|| send(socket, packet, MsgFlags::MSG_NOSIGNAL)).map(drop)
+        whole(|| send(socket, packet, packet_flags())).map(drop)
     }
 
     /// Sends one packet with descriptors; waits until there is room.
@@ -55,7 +64,7 @@ impl Packets {
         let rights = [ControlMessage::ScmRights(&raw)];
         let socket = self.0.as_raw_fd();
         let packet = [IoSlice::new(packet)];
-        whole(|| sendmsg::<()>(socket, &packet, &rights, MsgFlags::MSG_NOSIGNAL, None)).map(drop)
+        whole(|| sendmsg::<()>(socket, &packet, &rights, packet_flags(), None)).map(drop)
     }
 
     /// Waits for a packet, and returns its length or what fits `room` of it; 0

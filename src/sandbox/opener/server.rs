@@ -74,21 +74,27 @@ impl<'c> Server<'c> {
         }
     }
 
-    /// Answers until the other end is gone.
+    /// Answers until the other end is gone, or sends what has not the length of
+    /// a request: then it is not the program that it was.
     pub(super) fn serve(&mut self, packets: &Packets) {
         let mut throttle = Throttle::new(Instant::now());
         // One byte more than a request shows that a packet is none.
         let mut room = [0; Request::LEN + 1];
         loop {
-            let len = match packets.receive(&mut room) {
+            match packets.receive(&mut room) {
+                Ok(Request::LEN) => {}
                 Ok(0) | Err(_) => return,
-                Ok(len) => len,
-            };
+                Ok(_) => {
+                    tracing::error!("opener: a request of a wrong length: ending");
+                    return;
+                }
+            }
             let delay = throttle.delay(Instant::now());
             if !delay.is_zero() {
                 std::thread::sleep(delay);
             }
-            let answer = match room.get(..len).and_then(Request::from_bytes) {
+            let request = room.get(..Request::LEN).and_then(Request::from_bytes);
+            let answer = match request {
                 Some(request) => self.answer(request),
                 None => Err(forbidden("something unknown")),
             };
