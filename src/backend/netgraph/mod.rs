@@ -22,7 +22,8 @@ mod node;
 mod port;
 #[cfg(any(target_os = "freebsd", test))]
 mod socket;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 
 #[cfg(target_os = "freebsd")]

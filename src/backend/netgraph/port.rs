@@ -1,17 +1,17 @@
 //! The half that carries frames. It needs nothing but its data socket.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use arrayvec::ArrayVec;
 use nix::errno::Errno;
 
-use super::socket::{Inbox, Read, Socket, copy_out};
+use super::socket::{Inbox, Socket};
+use crate::backend::direct::{Buffers, Got, copy_out};
 use crate::backend::host::Host;
 use crate::backend::{Backend, Dropped, OpenError, Received, Room, Sent};
-use crate::net::frame::{BATCH, Batch, ETHER_HEADER, FRAME_PARTS};
+use crate::net::frame::{BATCH, Batch, ETHER_HEADER};
 use crate::virtio::net_header::NetHeader;
 
 /// For how long a frame room is asked at first: an Ethernet frame with a VLAN
@@ -61,21 +61,21 @@ impl Netgraph {
         let room = rx.room(self.longest.load(Ordering::Relaxed))?;
         match self.socket.read(room, inbox) {
             // The end, unless somebody has sent an empty frame.
-            Ok(Read::Whole(0)) if self.socket.is_hung_up() => Err(Received::Drained),
-            Ok(Read::Whole(len)) if len < ETHER_HEADER => {
+            Ok(Got::Whole(0)) if self.socket.is_hung_up() => Err(Received::Drained),
+            Ok(Got::Whole(len)) if len < ETHER_HEADER => {
                 rx.drop(Dropped::TooShort);
                 Ok(())
             }
-            Ok(Read::Whole(len)) => {
+            Ok(Got::Whole(len)) => {
                 rx.finish(&NetHeader::default(), len);
                 Ok(())
             }
-            Ok(Read::Spilled(frame)) => {
+            Ok(Got::Spilled(frame)) => {
                 self.longest.fetch_max(frame.len(), Ordering::Relaxed);
                 inbox.kept = Some(frame);
                 Ok(())
             }
-            Ok(Read::TooLong) => {
+            Ok(Got::TooLong) => {
                 rx.drop(Dropped::TooLong);
                 Ok(())
             }
@@ -105,7 +105,7 @@ impl Netgraph {
 }
 
 /// What the host side hands over.
-fn data_socket(name: &str, host: &dyn Host) -> Result<std::os::fd::OwnedFd, OpenError> {
+fn data_socket(name: &str, host: &dyn Host) -> Result<OwnedFd, OpenError> {
     let mut fds = host.open()?.fds.into_iter();
     match (fds.next(), fds.next()) {
         (Some(data), None) => Ok(data),
@@ -130,9 +130,9 @@ impl Backend for Netgraph {
     /// a loop over sendmsg(2) in libc.
     fn send(&self, _pair: usize, batch: &Batch<'_>) -> Sent {
         let mut sent = Sent::default();
-        let mut parts = ArrayVec::<libc::iovec, FRAME_PARTS>::new();
+        let mut buffers = Buffers::new();
         for frame in batch.frames() {
-            match self.socket.write(batch.parts(frame), &mut parts) {
+            match self.socket.write(batch.parts(frame), &mut buffers) {
                 Ok(()) => {
                     sent.frames += 1;
                     sent.bytes += u64::from(frame.len);

@@ -32,12 +32,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use arrayvec::ArrayVec;
 use nix::errno::Errno;
 
+use super::direct::{self, Buffers};
 use super::host::Host;
 use super::{Backend, Dropped, OpenError, Received, Room, Sent, Spec};
-use crate::net::frame::{BATCH, Batch, FRAME_PARTS, Frame, MAX_FRAME};
+use crate::net::frame::{BATCH, Batch, Frame, MAX_FRAME};
 use crate::net::offload::software;
 use crate::virtio::memory::Readable;
 use crate::virtio::net_header::{GSO_NONE, NetHeader};
@@ -53,9 +53,6 @@ use system::Link;
 const BEYOND_MTU: usize = 18;
 /// What makes a guest take frames beyond the MTU.
 const SEGMENTED: u64 = net::F_GUEST_TSO4 | net::F_GUEST_TSO6 | net::F_GUEST_UFO;
-
-/// Scratch for the buffers of one writev(2).
-type Buffers = ArrayVec<libc::iovec, { FRAME_PARTS + 1 }>;
 
 /// A tap interface.
 pub struct Tap {
@@ -166,7 +163,7 @@ impl Tap {
                 match header::for_guest(&host, len, offloads) {
                     Verdict::Give(header) => rx.finish(&header, len),
                     Verdict::Finish => {
-                        let frame = queue::copy_in(room, len);
+                        let frame = direct::copy_in(room, len);
                         inbox.kept.push_back(Kept {
                             header: host,
                             frame,
@@ -224,7 +221,7 @@ impl Tap {
             }
             Verdict::Give(header) => {
                 let room = rx.room(frame.len())?;
-                if queue::copy_out(frame, room) {
+                if direct::copy_out(frame, room) {
                     rx.finish(&header, frame.len());
                 } else if rx.may_grow(frame.len()) {
                     return Err(Received::NoRoom);

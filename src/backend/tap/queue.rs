@@ -1,21 +1,14 @@
 //! One queue of a tap: a descriptor, and what came in on it and did not fit.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use arrayvec::ArrayVec;
 use nix::errno::Errno;
 
-use crate::net::frame::{FRAME_PARTS, MAX_FRAME};
-use crate::virtio::memory::{Readable, Writable, copy};
+use crate::backend::direct::{self, Buffers, Got};
+use crate::virtio::memory::{Readable, Writable};
 use crate::virtio::net_header::{LEN, NetHeader};
-
-/// Bytes of the buffer behind the guest's: with none of theirs it must hold any
-/// frame, and one byte more shows a frame that is longer still.
-const SPILL: usize = MAX_FRAME + 1;
-/// Most buffers of one readv(2) (IOV_MAX in limits.h).
-const BUFFERS: usize = 1024;
 
 /// A frame that the guest could not have at once.
 pub(super) struct Kept {
@@ -71,9 +64,7 @@ impl AsFd for Queue {
 impl Queue {
     pub(super) fn new(fd: OwnedFd) -> Self {
         let inbox = Inbox {
-            // Zeroed pages, of which those are never touched that no frame
-            // ever spills into.
-            spill: vec![0; SPILL].into_boxed_slice(),
+            spill: direct::spill(),
             kept: VecDeque::new(),
         };
         Self {
@@ -92,10 +83,7 @@ impl Queue {
     /// # Errors
     /// What dup3(2) says.
     pub(super) fn replace(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
-        // SAFETY: the number is ours and stays open; whoever is in a call on it
-        // holds on to the file that it was.
-        let done = unsafe { libc::dup3(fd.as_raw_fd(), self.fd.as_raw_fd(), libc::O_CLOEXEC) };
-        Errno::result(done).map(drop)
+        direct::replace(self.fd.as_fd(), fd)
     }
 
     /// Reads one frame behind a header of `header_len` bytes into `room`, and
@@ -110,37 +98,15 @@ impl Queue {
         spill: &mut [u8],
     ) -> Result<Read, Errno> {
         let mut header = [0; LEN];
-        let header_len = header_len.min(LEN);
-        let mut buffers = ArrayVec::<libc::iovec, BUFFERS>::new();
-        buffers.push(iovec(&mut header[..header_len]));
-        let mut capacity = 0;
-        for part in room.iter().take(BUFFERS - 2) {
-            buffers.push(part.iovec());
-            capacity += part.len();
-        }
-        buffers.push(iovec(spill));
-        let count = libc::c_int::try_from(buffers.len()).map_err(|_| Errno::EINVAL)?;
-        // SAFETY: each buffer is ours alone or proved by its view to be mapped
-        // and writable; a page that has vanished meanwhile is EFAULT.
-        let got = unsafe { libc::readv(self.fd.as_raw_fd(), buffers.as_ptr(), count) };
-        let got = usize::try_from(Errno::result(got)?).map_err(|_| Errno::EIO)?;
-        let Some(len) = got.checked_sub(header_len) else {
-            return Err(Errno::EIO);
-        };
-        if len == 0 {
-            return Ok(Read::Nothing);
-        }
+        let behind = &mut header[..header_len.min(LEN)];
+        let got = direct::read(self.fd.as_fd(), behind, room, spill)?;
         let header = NetHeader::from_bytes(&header);
-        if len <= capacity {
-            return Ok(Read::Whole(header, len));
-        }
-        let rest = len - capacity;
-        if rest >= spill.len() || len > MAX_FRAME {
-            return Ok(Read::TooLong);
-        }
-        let mut frame = copy_in(room, capacity);
-        frame.extend_from_slice(&spill[..rest]);
-        Ok(Read::Spilled(Kept { header, frame }))
+        Ok(match got {
+            Got::Whole(0) => Read::Nothing,
+            Got::Whole(len) => Read::Whole(header, len),
+            Got::Spilled(frame) => Read::Spilled(Kept { header, frame }),
+            Got::TooLong => Read::TooLong,
+        })
     }
 
     /// Writes one frame behind its `header`, as far as `header_len` goes;
@@ -153,52 +119,14 @@ impl Queue {
         header_len: usize,
         header: &NetHeader,
         parts: &[Readable<'_>],
-        buffers: &mut ArrayVec<libc::iovec, { FRAME_PARTS + 1 }>,
+        buffers: &mut Buffers,
     ) -> Result<(), Errno> {
         let header = header.to_bytes();
         let header = header.get(..header_len).unwrap_or(&header);
-        buffers.clear();
-        buffers.push(Readable::from_slice(header).iovec());
-        // A frame has no more than FRAME_PARTS.
-        buffers.extend(parts.iter().take(FRAME_PARTS).map(Readable::iovec));
-        let count = libc::c_int::try_from(buffers.len()).map_err(|_| Errno::EINVAL)?;
-        loop {
-            // SAFETY: each buffer is ours or proved by its view to be mapped,
-            // and only read; a page that has vanished meanwhile is EFAULT.
-            let put = unsafe { libc::writev(self.fd.as_raw_fd(), buffers.as_ptr(), count) };
-            match Errno::result(put) {
-                // FreeBSD says so.
-                Ok(0) => return Err(Errno::ENETDOWN),
-                Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno),
-            }
+        match direct::write(self.fd.as_fd(), header, parts, buffers)? {
+            // FreeBSD says so.
+            0 => Err(Errno::ENETDOWN),
+            _ => Ok(()),
         }
     }
-}
-
-/// Our own bytes, to be read into.
-fn iovec(bytes: &mut [u8]) -> libc::iovec {
-    libc::iovec {
-        iov_base: bytes.as_mut_ptr().cast(),
-        iov_len: bytes.len(),
-    }
-}
-
-/// A copy of the first `len` bytes of `room`.
-pub(super) fn copy_in(room: &[Writable<'_>], len: usize) -> Vec<u8> {
-    let mut frame = vec![0; len];
-    let mut at = 0;
-    for part in room.iter().take(BUFFERS - 2) {
-        let end = len.min(at + part.len());
-        part.as_readable().read(&mut frame[at..end]);
-        at = end;
-    }
-    frame
-}
-
-/// Copies `frame` into `room`, if it fits.
-pub(super) fn copy_out(frame: &[u8], room: &[Writable<'_>]) -> bool {
-    let capacity: usize = room.iter().map(Writable::len).sum();
-    capacity >= frame.len() && copy(&[Readable::from_slice(frame)], room) == frame.len()
 }
