@@ -16,17 +16,23 @@ mod machine;
 #[cfg(target_os = "freebsd")]
 mod netgraph;
 #[cfg(target_os = "freebsd")]
+mod netmap;
+#[cfg(target_os = "freebsd")]
 mod service;
 #[cfg(target_os = "freebsd")]
 mod switch;
+#[cfg(target_os = "freebsd")]
+mod vale;
 
 #[cfg(target_os = "freebsd")]
 fn main() -> ExitCode {
     let tests = [
         machine::tests(),
         netgraph::tests(),
+        netmap::tests(),
         service::tests(),
         switch::tests(),
+        vale::tests(),
     ];
     bed::run_tests(Ok(()), tests.into_iter().flatten().collect())
 }
