@@ -104,7 +104,7 @@ fn a_signal_ends_it_and_nothing_is_left() {
         let scratch = Scratch::new("ends");
         let (socket, pid_file) = (scratch.path("s"), scratch.path("pid"));
         let one = format!("virtio-net,none,socket={socket}");
-        let other = format!("virtio-net,vale0:a,socket={socket}2,queues=2");
+        let other = format!("virtio-net,vale0:a,type=core,socket={socket}2,queues=2");
         let running = Running::ready(&["-p", &pid_file, "-s", &one, "-s", &other]);
 
         let pid = fs::read_to_string(&pid_file).unwrap();
@@ -123,7 +123,10 @@ fn a_signal_ends_it_and_nothing_is_left() {
 #[test]
 fn statistics_are_logged_on_demand() {
     let scratch = Scratch::new("statistics");
-    let device = format!("virtio-net,vale0:vm1,name=web,socket={}", scratch.path("s"));
+    let device = format!(
+        "virtio-net,vale0:vm1,type=core,name=web,socket={}",
+        scratch.path("s")
+    );
     let mut running = Running::ready(&["-s", &device]);
     for _ in 0..2 {
         running.signal(Signal::SIGUSR1);
@@ -256,9 +259,9 @@ fn a_made_up_address_may_not_be_anothers() {
     let mac = vtnetd::device::mac::generate(0, 0, "web");
     let output = run(&[
         "-s",
-        &format!("virtio-net,vale0:a,name=web,socket={socket}"),
+        &format!("virtio-net,vale0:a,type=core,name=web,socket={socket}"),
         "-s",
-        &format!("virtio-net,vale0:b,mac={mac},socket={socket}2"),
+        &format!("virtio-net,vale0:b,type=core,mac={mac},socket={socket}2"),
     ]);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(EX_USAGE), "{said}");

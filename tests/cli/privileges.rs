@@ -109,7 +109,7 @@ fn status(id: impl std::fmt::Display, name: &str) -> Vec<String> {
 #[cfg(target_os = "linux")]
 fn the_serving_process_has_no_privileges() {
     let scratch = Scratch::new("none");
-    let device = format!("virtio-net,vale0:a,socket={}", scratch.path("s"));
+    let device = format!("virtio-net,vale0:a,type=core,socket={}", scratch.path("s"));
     let nobody = if is_root() {
         &["-u", "nobody"][..]
     } else {

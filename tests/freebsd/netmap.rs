@@ -7,6 +7,7 @@ use bed::{Error, Result, Test};
 use vtnetd::backend::host::HostSide;
 use vtnetd::backend::netmap::NetmapHost;
 use vtnetd::ffi;
+use vtnetd::virtio::spec::net;
 
 use crate::drive::{NEVER, SOON, Served, carry, frame, options, received, same};
 
@@ -22,6 +23,11 @@ pub fn tests() -> Vec<Test> {
         Test::new("netmap::frames_cross_an_epair_on_two_pairs", || {
             epair(true, 2)
         }),
+        Test::new(
+            "netmap::each_pair_has_a_ring_where_there_are_two",
+            two_rings,
+        ),
+        Test::new("netmap::a_nic_with_two_queues", two_queues),
         Test::new("netmap::pipes_take_long_frames", pipe),
         Test::new("netmap::an_interface_that_goes_and_returns", returns),
         Test::new("netmap::what_there_is_not", missing),
@@ -38,7 +44,9 @@ fn between(ends: [&str; 2], mergeable: bool, queues: u16, lengths: &[usize]) -> 
         .each_ref()
         .map(|name| format!("{name},queues={queues}"));
     let mut served = Served::start(&devices)?;
-    let options = options(mergeable, 4096);
+    let mut options = options(mergeable, 4096);
+    // Or nothing longer than the MTU arrives.
+    options.negotiation.features &= !net::F_MTU;
     {
         let mut a = served.drive(0, &options)?;
         let mut b = served.drive(1, &options)?;
@@ -79,7 +87,9 @@ fn quiet_epair() -> Result<(Interface, String)> {
     module("if_epair")?;
     let (first, second) = Interface::epair()?;
     for end in [first.name(), &second] {
-        run(&format!("ifconfig {end} promisc inet6 ifdisabled"))?;
+        run(&format!("ifconfig {end} inet6 ifdisabled promisc"))?;
+        // Longer frames than this and the header the interface drops.
+        run(&format!("ifconfig {end} mtu {}", BUFFER - 14))?;
     }
     Ok((first, second))
 }
@@ -90,13 +100,85 @@ fn epair(mergeable: bool, queues: u16) -> Result<()> {
     between([first.name(), &second], mergeable, queues, &lengths)
 }
 
+/// The emulation gives an interface as many rings as it is told.
+fn two_rings() -> Result<()> {
+    let setting = "dev.netmap.generic_rings";
+    let before = run(&format!("sysctl -n {setting}"))?;
+    run(&format!("sysctl {setting}=2"))?;
+    let carried = on_two_rings();
+    run(&format!("sysctl {setting}={}", before.trim()))?;
+    carried
+}
+
+fn on_two_rings() -> Result<()> {
+    let (first, second) = quiet_epair()?;
+    let names = [first.name(), &second].map(|end| format!("netmap:{end}"));
+    if rings(&names[0])? != [2, 2] {
+        return Err(Error::new("the emulation has not two rings"));
+    }
+    let served = Served::start(&names.each_ref().map(|name| format!("{name},queues=2")))?;
+    let mut options = options(true, 1514);
+    options.pairs = 2;
+    let mut a = served.drive(0, &options)?;
+    let mut b = served.drive(1, &options)?;
+    for pair in [0, 1] {
+        // What is sent on a ring comes in on the ring of that number.
+        for number in 0..50 {
+            carry(a.pair(pair), b.pair(pair), &[frame(60 + number, pair)])?;
+            carry(b.pair(pair), a.pair(pair), &[frame(60 + number, pair)])?;
+        }
+    }
+    Ok(())
+}
+
+/// vtnet2 of the test machine: two queues, and nobody at the other end.
+fn two_queues() -> Result<()> {
+    let name = "vtnet2";
+    let pairs = run(&format!("sysctl -n dev.vtnet.{}.act_vq_pairs", &name[5..]));
+    if pairs.map_or(true, |pairs| pairs.trim() != "2") {
+        return Err(Error::missing(format!("no {name} with two queues")));
+    }
+    run(&format!(
+        "ifconfig {name} inet6 ifdisabled promisc -rxcsum -txcsum -rxcsum6 -txcsum6 -tso -lro up"
+    ))?;
+    let port = format!("netmap:{name}");
+    if rings(&port)? != [2, 2] || rings(&format!("{port}-1"))? != [1, 1] {
+        return Err(Error::new(format!("{port} has not two rings")));
+    }
+    let mut served = Served::start(&[format!("{port},queues=2")])?;
+    {
+        let mut options = options(true, 1514);
+        options.pairs = 2;
+        let mut driver = served.drive(0, &options)?;
+        for pair in [0, 1] {
+            let frames: Vec<_> = (0..200).map(|number| frame(60, number)).collect();
+            for some in frames.chunks(20) {
+                let tx = &mut driver.pair(pair).tx;
+                let sent = tx.send_batch(some.iter().map(Vec::as_slice));
+                sent.map_err(|error| Error::new(error.to_string()))?;
+                tx.drain().map_err(|error| Error::new(error.to_string()))?;
+            }
+        }
+    }
+    let counters = served.vtnetd.counters()?;
+    for queue in ["tx0", "tx1"] {
+        let queue = format!("{port} {queue}");
+        let [frames, dropped] = ["frames", "dropped"].map(|name| counters.sum(&queue, name));
+        if [frames, dropped] != [200, 0] {
+            return Err(Error::new(format!("{queue}: {frames} sent, {dropped} not")));
+        }
+    }
+    Ok(())
+}
+
 /// A pipe below an epair: as many buffers as a frame may have.
 fn pipe() -> Result<()> {
     let (first, _second) = quiet_epair()?;
     let name = first.name();
     let devices = ["{7", "}7"].map(|end| format!("netmap:{name}{end}"));
     let served = Served::start(&devices)?;
-    let options = options(true, 65535);
+    let mut options = options(true, 65535);
+    options.negotiation.features &= !net::F_MTU;
     let mut a = served.drive(0, &options)?;
     let mut b = served.drive(1, &options)?;
     for len in [60, BUFFER, BUFFER + 1, 9014, 65535] {
@@ -123,7 +205,7 @@ fn returns() -> Result<()> {
         return Err(Error::new(format!("{name} came back as {}", again.name())));
     }
     for end in [&name, &second] {
-        run(&format!("ifconfig {end} promisc inet6 ifdisabled up"))?;
+        run(&format!("ifconfig {end} inet6 ifdisabled promisc up"))?;
     }
     for _ in 0..2 {
         served.vtnetd.wait_for_log("back on the host")?;

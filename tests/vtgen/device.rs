@@ -10,7 +10,7 @@ const MAC: &str = "02:00:00:00:00:0a";
 fn device(options: &str) -> (Vtnetd, Scratch, String) {
     let scratch = Scratch::new().unwrap();
     let socket = scratch.path("a.sock").to_str().unwrap().to_owned();
-    let device = format!("virtio-net,vale0:a,socket={socket},mac={MAC}{options}");
+    let device = format!("virtio-net,vale0:a,type=core,socket={socket},mac={MAC}{options}");
     let program = bed::program(env!("CARGO_BIN_EXE_vtnetd"));
     let vtnetd = Vtnetd::start(&program, &[device], None).unwrap();
     (vtnetd, scratch, socket)

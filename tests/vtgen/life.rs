@@ -37,7 +37,7 @@ impl Switch {
             let socket = self.scratch.path(name);
             let _ = std::fs::remove_file(&socket);
             format!(
-                "virtio-net,vale0:{name},socket={}{}",
+                "virtio-net,vale0:{name},type=core,socket={}{}",
                 socket.display(),
                 self.options
             )
