@@ -134,7 +134,7 @@ fn on_two_rings() -> Result<()> {
 /// vtnet2 of the test machine: two queues, and nobody at the other end.
 fn two_queues() -> Result<()> {
     let name = "vtnet2";
-    let pairs = run(&format!("sysctl -n dev.vtnet.{}.act_vq_pairs", &name[5..]));
+    let pairs = run(&format!("sysctl -n dev.vtnet.{}.max_vq_pairs", &name[5..]));
     if pairs.map_or(true, |pairs| pairs.trim() != "2") {
         return Err(Error::missing(format!("no {name} with two queues")));
     }
