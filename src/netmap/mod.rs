@@ -8,6 +8,8 @@
 //! | [`kring`] | a ring's private state, and leases |
 //! | [`sync`] | what is checked before an application's ring is believed |
 //! | [`name`] | names of ports and switches |
+//! | [`ctrl`] | control requests: what ioctl(2) does |
+//! | [`legacy`] | the older ones |
 //! | [`register`] | modes, and clients that come and go |
 //! | [`port`] | what a client does with its port |
 //! | [`rings`] | the rings of a port, and who has them bound |
@@ -23,9 +25,11 @@
 pub mod abi;
 pub mod adapter;
 pub mod attachment;
+pub mod ctrl;
 #[cfg(target_os = "freebsd")]
 pub mod kernel;
 pub mod kring;
+pub mod legacy;
 pub mod mac_table;
 pub mod mem;
 pub mod name;

@@ -70,6 +70,10 @@ pub const NETMAP_BDG_VNET_HDR: u16 = 5;
 pub const NETMAP_BDG_NEWIF: u16 = 6;
 /// `nr_cmd`: remove one.
 pub const NETMAP_BDG_DELIF: u16 = 7;
+/// `nr_cmd`: given up.
+pub const NETMAP_PT_HOST_CREATE: u16 = 8;
+/// `nr_cmd`: given up.
+pub const NETMAP_PT_HOST_DELETE: u16 = 9;
 /// `nr_cmd`: poll an attached interface.
 pub const NETMAP_BDG_POLLING_ON: u16 = 10;
 /// `nr_cmd`: poll it no more.

@@ -379,6 +379,8 @@ fn numbers() -> Vec<Line> {
         NETMAP_BDG_DELIF,
         NETMAP_BDG_POLLING_ON,
         NETMAP_BDG_POLLING_OFF,
+        NETMAP_PT_HOST_CREATE,
+        NETMAP_PT_HOST_DELETE,
         NETMAP_VNET_HDR_GET,
         NETMAP_BDG_HOST,
         NIOCCTRL,

@@ -53,12 +53,7 @@ impl Netmap {
     /// # Errors
     /// When there is no such port and it cannot be made.
     pub fn facts(&self, request: &Request) -> Result<PortFacts, RegisterError> {
-        self.with_port(request, true, |adapter| {
-            Ok(PortFacts {
-                shape: adapter.shape(),
-                region: Arc::clone(adapter.region()),
-            })
-        })
+        self.with_port(request, true, |adapter| Ok(facts(adapter)))
     }
 
     /// What is in front of a port's frames.
@@ -87,32 +82,21 @@ impl Netmap {
         Ok(())
     }
 
-    /// Makes a persistent port. Where one is there already, that is an error
-    /// that tells about it.
+    /// Makes a persistent port.
     ///
     /// # Errors
-    /// When it cannot be made; with the facts of a port that is in its place.
-    pub fn new_interface(
-        &self,
-        request: &Request,
-    ) -> Result<PortFacts, (RegisterError, Option<PortFacts>)> {
-        let facts = |adapter: &Adapter| PortFacts {
-            shape: adapter.shape(),
-            region: Arc::clone(adapter.region()),
-        };
+    /// When one of that name is there, or it cannot be made.
+    pub fn new_interface(&self, request: &Request) -> Result<PortFacts, RegisterError> {
         let mut state = self.state();
         let is_interface = matches!(PortName::parse(&request.name), Ok(PortName::Host(_)));
-        if let Some(there) = state.ports.get(&request.name).filter(|_| is_interface) {
-            let error = RegisterError::Exists(request.name.clone());
-            return Err((error, Some(facts(there))));
+        if is_interface && state.ports.contains_key(&request.name) {
+            return Err(RegisterError::Exists(request.name.clone()));
         }
         let region = match request.mem_id {
-            0 => Ok(None),
-            _ => self.region(request).map(Some),
+            0 => None,
+            _ => Some(self.region(request)?),
         };
-        let region = region.map_err(|error| (error, None))?;
-        let made = self.new_port(&mut state, request, region.as_ref(), Lifetime::Persistent);
-        let adapter = made.map_err(|error| (error, None))?;
+        let adapter = self.new_port(&mut state, request, region.as_ref(), Lifetime::Persistent)?;
         // Held by its own name, until it is deleted.
         adapter.hold();
         Ok(facts(&adapter))
@@ -246,6 +230,13 @@ impl Netmap {
             Some(_) => Ok(()),
             None => Err(RegisterError::NoPort(name.to_owned())),
         }
+    }
+}
+
+fn facts(adapter: &Adapter) -> PortFacts {
+    PortFacts {
+        shape: adapter.shape(),
+        region: Arc::clone(adapter.region()),
     }
 }
 

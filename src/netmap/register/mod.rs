@@ -217,6 +217,16 @@ impl Registration {
         }
     }
 
+    /// Syncs every bound ring of one direction, whatever comes of the others:
+    /// what ioctl(2) does.
+    pub(super) fn sync_each(&self, direction: Direction) {
+        for bound in self.bound(direction) {
+            // A monitor's transmit ring, or one whose port is gone, has
+            // nothing to sync.
+            let _ = self.adapter().sync(direction, bound);
+        }
+    }
+
     /// Syncs every bound ring of one direction.
     fn sync(&self, direction: Direction) -> io::Result<()> {
         for bound in self.bound(direction) {

@@ -1,0 +1,34 @@
+//! A client's memory, as control requests see it: bytes that are copied in and
+//! out. Who implements it decides how, for instance by asking the client's own
+//! process; nothing here follows an address.
+
+use nix::errno::Errno;
+
+/// There is no memory where a client said it is, or not for this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the client has no memory there")]
+pub struct Fault;
+
+impl From<Fault> for Errno {
+    fn from(_: Fault) -> Self {
+        Self::EFAULT
+    }
+}
+
+/// A client's memory. At most [`LARGEST`] bytes are copied at once.
+pub trait ClientMemory {
+    /// Copies from the client's address `at` until `into` is full.
+    ///
+    /// # Errors
+    /// When not all of it is there.
+    fn copy_in(&mut self, at: u64, into: &mut [u8]) -> Result<(), Fault>;
+
+    /// Copies `from` to the client's address `at`.
+    ///
+    /// # Errors
+    /// When not all of it is there to be written.
+    fn copy_out(&mut self, at: u64, from: &[u8]) -> Result<(), Fault>;
+}
+
+/// Most bytes that are copied at once.
+pub const LARGEST: usize = crate::netmap::abi::NETMAP_REQ_MAXSIZE;
