@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use vtnetd::backend;
+use vtnetd::backend::{self, host::Host};
 use vtnetd::cli::{self, Command, Config, DeviceSpec, SocketSpec};
 use vtnetd::device::{Device, DeviceOptions, mac};
 use vtnetd::frontend::vhost_user::EndpointSpec;
@@ -45,6 +45,8 @@ fn serve(config: &Config) -> Result<(), Failure> {
     log::start(config.verbose, config.debug);
     // First of all, or something of our own could be taken for inherited.
     let inherited = take_inherited(&config.devices)?;
+    // Some of that is to be seen in the file system only.
+    let privileged: Vec<bool> = config.devices.iter().map(has_host_side).collect();
     let user = config.user.as_deref().map(User::find).transpose()?;
     let (opener, inherited) = Opener::start(config, inherited)?;
     if config.pid_file.is_some() {
@@ -58,7 +60,8 @@ fn serve(config: &Config) -> Result<(), Failure> {
 
     for (index, (spec, socket)) in config.devices.iter().zip(inherited).enumerate() {
         let endpoint = endpoint(spec, index, socket, &opener)?;
-        let device = device(spec, index, &opener, &switches, &workers)?;
+        let host = privileged[index].then(|| opener.host(index));
+        let device = device(spec, host, &switches, &workers)?;
         control.add(device, endpoint)?;
     }
     if config.pid_file.is_some() {
@@ -112,15 +115,17 @@ fn endpoint(
     })
 }
 
+fn has_host_side(spec: &DeviceSpec) -> bool {
+    backend::has_host_side(&spec.backend.spec(spec.queues))
+}
+
 fn device(
     spec: &DeviceSpec,
-    index: usize,
-    opener: &Opener,
+    host: Option<Arc<dyn Host>>,
     switches: &Switches,
     workers: &Workers,
 ) -> Result<Arc<Device>, Failure> {
     let backend = spec.backend.spec(spec.queues);
-    let host = backend::has_host_side(&backend).then(|| opener.host(index));
     let backend = backend::build(&backend, host, switches)?;
     let made_up = || mac::generate(spec.slot, spec.func, &spec.owner());
     let options = DeviceOptions {

@@ -12,6 +12,7 @@ use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::SigSet;
 
 use super::{EVENTS, Event, Interest, SIGNALS, Signal};
+use crate::sandbox::{Role, limit};
 
 fn change(ident: usize, filter: EventFilter, flags: EvFlags, token: u64) -> KEvent {
     let token = isize::from_ne_bytes(token.to_ne_bytes());
@@ -52,7 +53,9 @@ const FILTERS: [EventFilter; 2] = [EventFilter::EVFILT_READ, EventFilter::EVFILT
 
 impl Poller {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self(Kqueue::new()?))
+        let queue = Kqueue::new()?;
+        limit(&queue, Role::EventQueue)?;
+        Ok(Self(queue))
     }
 
     /// Applies one change; EV_RECEIPT makes kevent(2) answer about the change
@@ -144,6 +147,8 @@ pub(super) struct Waker {
 impl Waker {
     pub(super) fn new() -> io::Result<Self> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        limit(&read, Role::Awaited)?;
+        limit(&write, Role::Waking)?;
         Ok(Self { read, write })
     }
 
@@ -181,6 +186,7 @@ impl Signals {
             change(number, EventFilter::EVFILT_SIGNAL, EvFlags::EV_ADD, 0)
         });
         queue.kevent(&changes, &mut [], None)?;
+        limit(&queue, Role::EventQueue)?;
         let set: SigSet = SIGNALS.into_iter().collect();
         set.thread_block()?;
         Ok(Self(queue))

@@ -34,8 +34,8 @@ const GROUPS: [libc::u_long; 1] = [ffi::SIOCGIFGROUP];
 
 fn needs(role: Role) -> Needs {
     use Right::{
-        Accept, Event, Fcntl, Fstat, Getpeername, Getsockname, Getsockopt, Ioctl, MmapRW, Read,
-        Shutdown, Write,
+        Accept, Event, Fcntl, Fstat, Getpeername, Getsockname, Getsockopt, Ioctl, Kqueue, MmapRW,
+        Read, Shutdown, Write,
     };
     let (rights, ioctls): (&[Right], &[libc::u_long]) = match role {
         Role::Tap => (&[Read, Write, Event, Ioctl], &TAP),
@@ -63,6 +63,9 @@ fn needs(role: Role) -> Needs {
         Role::Memory => (&[MmapRW, Fstat], &[]),
         Role::Kick => (&[Read, Event, Fstat, Fcntl], &[]),
         Role::Call => (&[Write, Fstat, Fcntl], &[]),
+        Role::EventQueue => (&[Kqueue, Event], &[]),
+        Role::Awaited => (&[Read, Event], &[]),
+        Role::Waking => (&[Write], &[]),
         Role::Opener => (&[Read, Write, Shutdown], &[]),
         Role::Log => (&[Write, Fstat], &[]),
         Role::Nothing => (&[], &[]),
@@ -132,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    const ROLES: [Role; 12] = [
+    const ROLES: [Role; 15] = [
         Role::Tap,
         Role::InterfaceQuery,
         Role::NetgraphData,
@@ -142,6 +145,9 @@ mod tests {
         Role::Memory,
         Role::Kick,
         Role::Call,
+        Role::EventQueue,
+        Role::Awaited,
+        Role::Waking,
         Role::Opener,
         Role::Log,
         Role::Nothing,

@@ -29,6 +29,12 @@ pub enum Role {
     Kick,
     /// What a driver is called by, for interrupts and errors.
     Call,
+    /// A kqueue(2).
+    EventQueue,
+    /// The end of our own pipe that is waited on, and drained.
+    Awaited,
+    /// The end of our own pipe that somebody is woken by.
+    Waking,
     /// The connection with the opener.
     Opener,
     /// Standard output and error.
