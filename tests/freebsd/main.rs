@@ -22,6 +22,8 @@ mod service;
 #[cfg(target_os = "freebsd")]
 mod switch;
 #[cfg(target_os = "freebsd")]
+mod tap;
+#[cfg(target_os = "freebsd")]
 mod vale;
 
 #[cfg(target_os = "freebsd")]
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         netmap::tests(),
         service::tests(),
         switch::tests(),
+        tap::tests(),
         vale::tests(),
     ];
     bed::run_tests(Ok(()), tests.into_iter().flatten().collect())
