@@ -391,3 +391,35 @@ fn a_tap_that_cannot_be_had() {
     first.signal(Signal::SIGTERM);
     assert_eq!(first.end().0, Some(0));
 }
+
+/// By the process itself, from inside its sandbox.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_tap_that_is_removed_is_made_again() {
+    if !nix::unistd::geteuid().is_root() || !PathBuf::from("/dev/net/tun").exists() {
+        println!("skipped: a tap needs root and /dev/net/tun");
+        return;
+    }
+    let scratch = Scratch::new("removed");
+    let program = vtnetd(&[]).get_program().to_owned();
+    let device = format!("virtio-net,tap0,socket={}", scratch.path("s"));
+    let mut running = Command::new("unshare");
+    running.arg("--net").arg(program).args(["-s", &device]);
+    let mut running = Running::spawn(&mut running);
+    running.until("ready");
+    let namespace = format!("--net=/proc/{}/ns/net", running.child.id());
+    let ip = |command: &str| {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.arg(&namespace).arg("ip").args(command.split(' '));
+        let output = nsenter.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    for _ in 0..2 {
+        ip("link delete tap0");
+        running.until("tap0: gone from the host");
+        running.until("tap0: back on the host");
+        ip("link show up dev tap0");
+    }
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().0, Some(0));
+}
