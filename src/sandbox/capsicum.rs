@@ -26,9 +26,8 @@ const NETMAP_SYNC: [libc::u_long; 2] = [
     nix::request_code_none!(b'i', 148),
     nix::request_code_none!(b'i', 149),
 ];
-/// What a tap is called, and that it is not to disappear when it is closed:
-/// somebody else destroys it (net/if_tap.h).
-const TAP: [libc::u_long; 2] = [ffi::TAPGIFNAME, ffi::TAPSTRANSIENT];
+/// What a tap is called (net/if_tap.h).
+const TAP: [libc::u_long; 1] = [ffi::TAPGIFNAME];
 /// What groups an interface is in (sys/sockio.h).
 const GROUPS: [libc::u_long; 1] = [ffi::SIOCGIFGROUP];
 

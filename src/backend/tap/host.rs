@@ -1,5 +1,5 @@
 //! The privileged half of a tap: it opens the interface, and opens it again
-//! when it was gone. It sees no frames and keeps no descriptor.
+//! when it was gone. It sees no frames.
 
 use std::os::fd::OwnedFd;
 
@@ -25,6 +25,17 @@ pub(super) struct Interface {
     pub mtu: usize,
     /// Bytes of virtio-net header before each frame.
     pub header_len: usize,
+}
+
+/// When an interface is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// For the first time: it is made if it is missing.
+    First,
+    /// Again, and it was made: it is made anew.
+    AgainOurs,
+    /// Again, and others make it.
+    AgainTheirs,
 }
 
 impl Interface {
@@ -80,10 +91,9 @@ impl Interface {
 pub struct TapHost {
     name: String,
     pairs: u16,
-    must_exist: bool,
-    /// The interface's number, by which it is found if it is renamed.
+    occasion: Occasion,
     #[cfg(target_os = "freebsd")]
-    index: Option<u32>,
+    kept: Option<system::Kept>,
 }
 
 impl TapHost {
@@ -93,23 +103,32 @@ impl TapHost {
         Self {
             name: name.to_owned(),
             pairs: pairs.clamp(1, MAX_PAIRS),
-            must_exist: false,
+            occasion: Occasion::First,
             #[cfg(target_os = "freebsd")]
-            index: None,
+            kept: None,
         }
     }
 }
 
 impl HostSide for TapHost {
     fn open(&mut self) -> Result<Opened, OpenError> {
-        let interface = system::open(&self.name, self.pairs, self.must_exist)?;
-        self.name.clone_from(&interface.name);
-        self.must_exist = !interface.made;
         #[cfg(target_os = "freebsd")]
-        {
-            self.index = nix::net::if_::if_nametoindex(self.name.as_str()).ok();
+        if let Some(kept) = self.kept.take() {
+            kept.let_go();
         }
-        Ok(interface.pack())
+        let opened = system::open(&self.name, self.pairs, self.occasion)?;
+        #[cfg(target_os = "freebsd")]
+        let opened = {
+            self.kept = Some(opened.1);
+            opened.0
+        };
+        self.name.clone_from(&opened.name);
+        self.occasion = if opened.made {
+            Occasion::AgainOurs
+        } else {
+            Occasion::AgainTheirs
+        };
+        Ok(opened.pack())
     }
 
     /// [`Operation::SetFeatures`] switches the interface's capabilities to what
@@ -119,9 +138,8 @@ impl HostSide for TapHost {
         let Operation::SetFeatures(features) = operation else {
             return Err(OpenError::Operation(operation));
         };
-        let index = self.index.ok_or(nix::errno::Errno::ENXIO);
-        index
-            .and_then(|index| system::set_capabilities(index, features))
+        let kept = self.kept.as_ref().ok_or(nix::errno::Errno::ENXIO);
+        kept.and_then(|kept| kept.set_capabilities(features))
             .map_err(|errno| OpenError::System {
                 name: self.name.clone(),
                 error: errno.into(),

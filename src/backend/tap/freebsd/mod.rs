@@ -34,7 +34,7 @@ use crate::sandbox::{Role, limit};
 use crate::virtio::spec::net;
 use request::Control;
 
-pub(super) use open::{open, set_capabilities};
+pub(super) use open::{Kept, open};
 
 /// What [`Queue::write`] says of an interface that is down: the kernel takes
 /// frames, and nothing of them.
@@ -148,16 +148,14 @@ impl Link {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Closes an interface that waits to be destroyed.
+    /// Closes an interface that waits to be destroyed. The other half keeps it
+    /// open until it is asked for another.
     pub(super) fn let_go(&self, queues: &[Queue]) {
         if self.closed.swap(true, Ordering::Relaxed) {
             return;
         }
         for queue in queues {
-            // Else closing would destroy it a second time.
-            let kept = request::set_transient(queue.as_fd(), false);
-            let replaced = kept.and_then(|()| queue.replace(self.placeholder.as_fd()));
-            if let Err(errno) = replaced {
+            if let Err(errno) = queue.replace(self.placeholder.as_fd()) {
                 tracing::warn!("tap: not closed: {errno}; restart vtnetd");
             }
         }

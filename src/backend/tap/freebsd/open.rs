@@ -3,14 +3,16 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::super::OpenError;
-use super::super::host::Interface;
+use super::super::host::{Interface, Occasion};
 use super::request::{self, Control};
 use super::{DRIVERS, HEADER_LENS};
 use crate::ffi;
@@ -29,13 +31,79 @@ const CAPABILITIES: [(u64, u64); 3] = [
     (net::F_GUEST_CSUM | net::F_GUEST_TSO6, ffi::IFCAP_TSO6),
 ];
 
+/// How often, and how long apart, it is looked whether an interface that is on
+/// its way out is gone.
+const VANISHING: (u32, Duration) = (100, Duration::from_millis(10));
+/// Numbers of interfaces (IF_MAXUNIT in net/if_var.h).
+const NUMBERS: Range<u32> = 0..0x8000;
+
+/// An interface as whoever may destroy it keeps it. Dropped, it destroys an
+/// interface that was made, once nobody else has it open.
+///
+/// The kernel would do that by itself when the last descriptor is closed, and
+/// is told to, for the case that nobody is left who can. But it frees the
+/// number of such an interface before its device is gone, and crashes when an
+/// interface with that number is made in between (`destroy_dev_sched` in
+/// if_tuntap.c). Destroyed by name, it is gone when the call returns.
+#[derive(Debug)]
+pub(in super::super) struct Kept {
+    tap: Option<OwnedFd>,
+    index: u32,
+    /// It is ours to destroy.
+    ours: bool,
+}
+
+impl Kept {
+    /// Leaves the interface to whoever destroys it: that waits for us.
+    pub(in super::super) fn let_go(mut self) {
+        self.ours &= !self.close();
+    }
+
+    /// Whether the interface does not disappear by that.
+    fn close(&mut self) -> bool {
+        let tap = self.tap.take();
+        tap.is_some_and(|tap| !self.ours || request::set_transient(tap.as_fd(), false).is_ok())
+    }
+
+    /// Has the kernel leave to the guest what it takes (feature bits).
+    pub(in super::super) fn set_capabilities(&self, features: u64) -> Result<(), Errno> {
+        let name = if_indextoname(self.index)?;
+        let name = name.to_str().map_err(|_| Errno::EINVAL)?;
+        let (mut mask, mut wanted) = (0, 0);
+        for (needs, capabilities) in CAPABILITIES {
+            mask |= capabilities;
+            if features & needs == needs {
+                wanted |= capabilities;
+            }
+        }
+        let bits = |capabilities| libc::c_int::try_from(capabilities).map_err(|_| Errno::EINVAL);
+        Control::new()?.set_capabilities(name, bits(mask)?, bits(wanted)?)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if !(self.close() && self.ours) {
+            return;
+        }
+        let name = if_indextoname(self.index);
+        let destroyed = name.and_then(|name| {
+            let name = name.to_str().map_err(|_| Errno::EINVAL)?;
+            Control::new()?.destroy(name)
+        });
+        if let Err(errno) = destroyed {
+            tracing::debug!("interface {}: not destroyed: {errno}", self.index);
+        }
+    }
+}
+
 /// Opens the interface `name`; `tap` and `vmnet` without a number are one that
-/// is new. Makes it if there is none, but not when it `must_exist`.
+/// is new. Makes it if there is none, but not when others make it.
 pub(in super::super) fn open(
     name: &str,
     pairs: u16,
-    must_exist: bool,
-) -> Result<Interface, OpenError> {
+    occasion: Occasion,
+) -> Result<(Interface, Kept), OpenError> {
     let refused = |errno: Errno| failed(name, errno.into(), "see tap(4)");
     let control = Control::new().map_err(refused)?;
     let existed = if_nametoindex(name).ok();
@@ -44,39 +112,108 @@ pub(in super::super) fn open(
             "{name}: the interface is not there; make it again: ifconfig {name} create"
         ))
     };
-    if must_exist && existed.is_none() {
+    let is_leaving = || control.is_in_group(name, &DRIVERS) == Ok(false);
+    if existed.is_none() && occasion == Occasion::AgainTheirs
+        || existed.is_some() && occasion != Occasion::First && is_leaving()
+    {
         return Err(absent());
     }
-    // A kernel that does not let us may still make it when it is opened.
     let created = match existed {
         Some(_) => None,
-        None => control.create(name).ok(),
+        None => match create(&control, name) {
+            Ok(created) => Some(created),
+            Err(Errno::EEXIST) if if_nametoindex(name).is_err() => {
+                return Err(OpenError::Absent(format!(
+                    "{name}: the interface is being destroyed; start again when it is gone"
+                )));
+            }
+            // The kernel may let us make it by opening it all the same.
+            Err(_) => None,
+        },
     };
-    let device = created.as_deref().unwrap_or(name);
-    let tap = open_device(device).map_err(|error| {
+    let tap = open_device(created.as_deref().unwrap_or(name)).map_err(|error| {
         if let Some(created) = &created {
             // Whoever opened it before us has it.
             let _ = control.destroy(created);
-        }
-        // It is on its way out, and waits for those that use it.
-        if existed.is_some() && control.is_in_group(name, &DRIVERS) == Ok(false) {
-            return absent();
         }
         let cure = cure(&error);
         failed(name, error, cure)
     })?;
 
     let name = request::name(tap.as_fd()).map_err(refused)?;
-    let made = created.is_some() || if_nametoindex(name.as_str()).ok() != existed;
+    let index = if_nametoindex(name.as_str()).map_err(refused)?;
+    // Opening may have made another in the place of what was there before.
+    let made = existed != Some(index);
     if made {
         if let Err(errno) = request::set_transient(tap.as_fd(), true) {
-            tracing::warn!("{name}: will not disappear with us ({errno}); ifconfig {name} destroy");
-        }
-        // Opening has made another in the place of what was there a moment ago.
-        if must_exist {
-            return Err(absent());
+            tracing::debug!("{name}: would stay if both processes were killed: {errno}");
         }
     }
+    let kept = Kept {
+        tap: Some(tap.try_clone().map_err(|error| {
+            let cure = cure(&error);
+            failed(&name, error, cure)
+        })?),
+        index,
+        ours: created.is_some(),
+    };
+    // What follows has the last descriptor but that one, and closes it when it
+    // fails: before it is closed, nothing can be destroyed.
+    if made && occasion == Occasion::AgainTheirs {
+        drop(tap);
+        return Err(absent());
+    }
+    let interface = prepare(name, tap, control, made, pairs)?;
+    Ok((interface, kept))
+}
+
+/// Makes the interface `name`, or the first that is free of `tap` or `vmnet`.
+///
+/// There may be a device of that name that is on its way out. The kernel would
+/// not survive a new interface on it (see [`Kept`]), and it makes a device
+/// without an interface when one is opened whose interface is on its way out.
+/// So devices are looked for first, and none is opened that has no interface.
+/// `EEXIST`: there is one now, or it takes too long to vanish.
+fn create(control: &Control, name: &str) -> Result<String, Errno> {
+    if name.ends_with(|c: char| c.is_ascii_digit()) {
+        for _ in 0..VANISHING.0 {
+            if !has_device(name) {
+                match control.create(name) {
+                    Err(Errno::EEXIST) => {}
+                    created => return created,
+                }
+            }
+            std::thread::sleep(VANISHING.1);
+        }
+        return Err(Errno::EEXIST);
+    }
+    for number in NUMBERS {
+        let name = format!("{name}{number}");
+        if if_nametoindex(name.as_str()).is_ok() || has_device(&name) {
+            continue;
+        }
+        match control.create(&name) {
+            Err(Errno::EEXIST) => {}
+            created => return created,
+        }
+    }
+    Err(Errno::ENOSPC)
+}
+
+/// Whether there is a device `name`. To ask for its very name would make it.
+fn has_device(name: &str) -> bool {
+    let devices = std::fs::read_dir("/dev");
+    devices.is_ok_and(|mut all| all.any(|device| device.is_ok_and(|one| one.file_name() == name)))
+}
+
+/// Makes an open interface ready for use.
+fn prepare(
+    name: String,
+    tap: OwnedFd,
+    control: Control,
+    made: bool,
+    pairs: u16,
+) -> Result<Interface, OpenError> {
     let set = |len: &&libc::c_int| request::set_header_len(tap.as_fd(), **len).is_ok();
     let header_len = HEADER_LENS.iter().find(set).copied().unwrap_or(0);
     if made {
@@ -85,7 +222,9 @@ pub(in super::super) fn open(
             failed(&name, errno.into(), cure)
         })?;
     }
-    let mtu = control.mtu(&name).map_err(refused)?;
+    let mtu = control
+        .mtu(&name)
+        .map_err(|errno| failed(&name, errno.into(), "see tap(4)"))?;
     limit(&tap, Role::Tap)
         .and_then(|()| limit(&control, Role::InterfaceQuery))
         .map_err(|error| failed(&name, error, "see cap_rights_limit(2)"))?;
@@ -108,14 +247,12 @@ fn failed(name: &str, error: io::Error, cure: &'static str) -> OpenError {
     }
 }
 
-/// Opens `/dev/NAME`, which makes the interface if the kernel is set so.
+/// Opens `/dev/NAME`, which makes the interface where the kernel is set so.
 fn open_device(name: &str) -> io::Result<OwnedFd> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(format!("/dev/{name}"))?;
-    Ok(file.into())
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options.custom_flags(libc::O_NONBLOCK);
+    Ok(options.open(format!("/dev/{name}"))?.into())
 }
 
 /// What helps when an interface cannot be had.
@@ -131,20 +268,4 @@ fn cure(error: &io::Error) -> &'static str {
         Some(Errno::EMFILE | Errno::ENFILE) => "raise the limit of open files (ulimit -n)",
         _ => "see tap(4)",
     }
-}
-
-/// Has the kernel leave to the guest what it takes (feature bits), on the
-/// interface `index`. Needs the privilege to configure interfaces.
-pub(in super::super) fn set_capabilities(index: u32, features: u64) -> Result<(), Errno> {
-    let name = if_indextoname(index)?;
-    let name = name.to_str().map_err(|_| Errno::EINVAL)?;
-    let (mut mask, mut wanted) = (0, 0);
-    for (needs, capabilities) in CAPABILITIES {
-        mask |= capabilities;
-        if features & needs == needs {
-            wanted |= capabilities;
-        }
-    }
-    let bits = |capabilities| libc::c_int::try_from(capabilities).map_err(|_| Errno::EINVAL);
-    Control::new()?.set_capabilities(name, bits(mask)?, bits(wanted)?)
 }

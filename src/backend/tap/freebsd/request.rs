@@ -119,8 +119,10 @@ impl Control {
         // are set, which are two halves.
         unsafe {
             raw::get_flags(self.0.as_raw_fd(), &mut request)?;
-            request.ifr_ifru.ifru_flags[0] |= up;
-            raw::set_flags(self.0.as_raw_fd(), &request)?;
+            if request.ifr_ifru.ifru_flags[0] & up == 0 {
+                request.ifr_ifru.ifru_flags[0] |= up;
+                raw::set_flags(self.0.as_raw_fd(), &request)?;
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::super::OpenError;
-use super::super::host::Interface;
+use super::super::host::{Interface, Occasion};
 use super::{empty_request, set_offloads, with_flags};
 use crate::virtio::net_header;
 
@@ -27,11 +27,11 @@ mod ioctl {
 }
 
 /// Opens the interface `name` with `pairs` queues. Makes it if there is none,
-/// but not when it `must_exist`.
+/// but not when others make it.
 pub(in super::super) fn open(
     name: &str,
     pairs: u16,
-    must_exist: bool,
+    occasion: Occasion,
 ) -> Result<Interface, OpenError> {
     let failed = |errno: Errno, cure| OpenError::System {
         name: name.to_owned(),
@@ -41,6 +41,7 @@ pub(in super::super) fn open(
     let request = request(name)
         .ok_or_else(|| failed(Errno::EINVAL, "an interface's name has 1 to 15 bytes"))?;
     let existed = if_nametoindex(name).ok();
+    let must_exist = occasion == Occasion::AgainTheirs;
     let missing = || {
         OpenError::Absent(format!(
             "{name}: the interface is not there; make it again: ip tuntap add {name} mode tap"
