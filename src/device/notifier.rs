@@ -4,7 +4,10 @@
 use std::os::fd::OwnedFd;
 
 use nix::Error;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{read, write};
+
+use crate::event::rings;
 
 /// Most reads from a kick descriptor in one go: what a pipe holds.
 const READS: u32 = 128;
@@ -20,10 +23,19 @@ pub struct Blocks;
 /// Adds one to an eventfd, or writes to a pipe. What cannot be written (a full
 /// pipe, a closed end) is a signal that is there already or that nobody hears.
 pub(super) fn signal(fd: &OwnedFd) -> Result<(), Blocks> {
+    let before = rings();
     match write(fd, &1u64.to_ne_bytes()) {
         Err(Error::EINTR) => Err(Blocks),
+        // FreeBSD's eventfd says that a write is done which an alarm ended.
+        Ok(_) if rings() != before && blocks(fd) => Err(Blocks),
         _ => Ok(()),
     }
+}
+
+/// Whether calls on `fd` block.
+fn blocks(fd: &OwnedFd) -> bool {
+    fcntl(fd, FcntlArg::F_GETFL)
+        .is_ok_and(|flags| !OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK))
 }
 
 /// Reads a kick descriptor until it is empty, or closed. Whoever writes to it

@@ -5,6 +5,7 @@
 //! asked for: a back end that takes one kind of address for the other, or
 //! believes that everything lies in one mapping, then fails its test.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -43,6 +44,39 @@ pub enum DriverMemoryError {
     },
 }
 
+/// What is behind guest memory, and how it is shared.
+pub trait MemorySource: fmt::Debug + Send + Sync {
+    /// The descriptor to map `region` from and to share it by; it may place the
+    /// region elsewhere in the descriptor by changing `offset`, for which it is
+    /// called once for each region, and before that is mapped.
+    ///
+    /// # Errors
+    /// Those of the system calls that it takes.
+    fn object(&self, region: &mut RegionSpec) -> nix::Result<OwnedFd>;
+}
+
+/// Objects of memfd_create(2), one for each region.
+#[derive(Debug)]
+pub struct Memfd;
+
+impl MemorySource for Memfd {
+    fn object(&self, region: &mut RegionSpec) -> nix::Result<OwnedFd> {
+        let object = memfd_create(c"vtgen", MFdFlags::MFD_CLOEXEC)?;
+        set_len(&object, region)?;
+        Ok(object)
+    }
+}
+
+/// Makes an object or a file long enough for `region`.
+///
+/// # Errors
+/// Those of ftruncate(2).
+pub fn set_len(object: &OwnedFd, region: &RegionSpec) -> nix::Result<()> {
+    let len = region.offset.saturating_add(region.len);
+    let len = libc::off_t::try_from(len).map_err(|_| nix::Error::EFBIG)?;
+    ftruncate(object, len)
+}
+
 /// One region with the object behind it and how much of it is given away.
 #[derive(Debug)]
 struct Region {
@@ -69,6 +103,18 @@ impl DriverMemory {
     /// # Errors
     /// When the system refuses a shared memory object or its mapping.
     pub fn of_len(len: u64, regions: usize) -> Result<Self, DriverMemoryError> {
+        Self::of_source(&Memfd, len, regions)
+    }
+
+    /// The same, from `source`.
+    ///
+    /// # Errors
+    /// As [`DriverMemory::of_len`].
+    pub fn of_source(
+        source: &dyn MemorySource,
+        len: u64,
+        regions: usize,
+    ) -> Result<Self, DriverMemoryError> {
         let count = u64::try_from(regions.max(1)).unwrap_or(1);
         let each = len.div_ceil(count).next_multiple_of(4096);
         let specs: Vec<RegionSpec> = (0..count)
@@ -83,7 +129,7 @@ impl DriverMemory {
                 }
             })
             .collect();
-        Self::new(&specs)
+        Self::from_specs(source, &specs)
     }
 
     /// Memory with exactly these regions, each in an object of its own that
@@ -92,10 +138,23 @@ impl DriverMemory {
     /// # Errors
     /// When the system refuses, or when regions overlap.
     pub fn new(specs: &[RegionSpec]) -> Result<Self, DriverMemoryError> {
+        Self::from_specs(&Memfd, specs)
+    }
+
+    fn from_specs(
+        source: &dyn MemorySource,
+        specs: &[RegionSpec],
+    ) -> Result<Self, DriverMemoryError> {
         let mut memory = GuestMemory::default();
         let mut regions = Vec::with_capacity(specs.len());
         for &spec in specs {
-            let object = shared_object(spec.offset.saturating_add(spec.len))?;
+            let mut spec = spec;
+            let object = source
+                .object(&mut spec)
+                .map_err(|error| DriverMemoryError::Object {
+                    len: spec.len,
+                    source: error,
+                })?;
             memory = memory.with_region(spec, &object)?;
             regions.push(Region {
                 spec,
@@ -178,15 +237,6 @@ impl DriverMemory {
         let len = libc::off_t::try_from(len).map_err(|_| nix::Error::EFBIG)?;
         ftruncate(&self.regions[region].object, len)
     }
-}
-
-/// An anonymous shared memory object of `len` zero bytes.
-fn shared_object(len: u64) -> Result<OwnedFd, DriverMemoryError> {
-    let refused = |source| DriverMemoryError::Object { len, source };
-    let object = memfd_create(c"vtgen", MFdFlags::MFD_CLOEXEC).map_err(refused)?;
-    let size = libc::off_t::try_from(len).map_err(|_| refused(nix::Error::EFBIG))?;
-    ftruncate(&object, size).map_err(refused)?;
-    Ok(object)
 }
 
 /// A run of shared memory that lies in one region and stays mapped.

@@ -4,52 +4,59 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{pipe2, read, write};
+
+/// By what kind of descriptor the two sides call each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signalling {
+    /// eventfd(2), which both sides have as one descriptor.
+    #[default]
+    Eventfd,
+    /// pipe(2), as front ends use that know no eventfd.
+    Pipe,
+    /// A pair of connected Unix stream sockets.
+    SocketPair,
+}
 
 /// One end of a notification on which the other side's end can be passed on.
 #[derive(Debug)]
 pub struct Notifier {
-    /// An eventfd, or a pipe's reading end.
+    /// An eventfd, or the end that is read.
     source: OwnedFd,
-    /// A pipe's writing end.
+    /// The end that is written, where it is another.
     sink: Option<OwnedFd>,
 }
 
 impl Notifier {
-    /// An eventfd where there are such, else a pipe.
+    /// A notification of this kind.
     ///
     /// # Errors
     /// When the system has no descriptors left.
-    #[cfg(target_os = "linux")]
-    pub fn new() -> nix::Result<Self> {
-        use nix::sys::eventfd::{EfdFlags, EventFd};
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        Ok(Self {
-            source: EventFd::from_flags(flags)?.into(),
-            sink: None,
-        })
-    }
-
-    /// An eventfd where there are such, else a pipe.
-    ///
-    /// # Errors
-    /// When the system has no descriptors left.
-    #[cfg(not(target_os = "linux"))]
-    pub fn new() -> nix::Result<Self> {
-        Self::pipe()
-    }
-
-    /// A pipe, as front ends on systems without eventfd use.
-    ///
-    /// # Errors
-    /// When the system has no descriptors left.
-    pub fn pipe() -> nix::Result<Self> {
-        let (source, sink) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
-        Ok(Self {
-            source,
-            sink: Some(sink),
-        })
+    pub fn new(signalling: Signalling) -> nix::Result<Self> {
+        match signalling {
+            Signalling::Eventfd => {
+                let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+                let source = EventFd::from_flags(flags)?.into();
+                Ok(Self { source, sink: None })
+            }
+            Signalling::Pipe => {
+                let (source, sink) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
+                let sink = Some(sink);
+                Ok(Self { source, sink })
+            }
+            Signalling::SocketPair => {
+                let kind = (AddressFamily::Unix, SockType::Stream);
+                let (source, sink) = socketpair(kind.0, kind.1, None, SockFlag::SOCK_CLOEXEC)?;
+                for end in [&source, &sink] {
+                    fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+                }
+                let sink = Some(sink);
+                Ok(Self { source, sink })
+            }
+        }
     }
 
     /// What is read from: ours to wait on, or the other side's when we notify.
@@ -94,7 +101,12 @@ mod tests {
 
     #[test]
     fn notifications_add_up_and_are_taken_at_once() {
-        for notifier in [Notifier::new().unwrap(), Notifier::pipe().unwrap()] {
+        for signalling in [
+            Signalling::Eventfd,
+            Signalling::Pipe,
+            Signalling::SocketPair,
+        ] {
+            let notifier = Notifier::new(signalling).unwrap();
             assert!(!notifier.drain());
             // More than any pipe holds: nothing blocks.
             for _ in 0..100_000 {

@@ -1,6 +1,7 @@
 //! System calls that must not block for long, though others can make them.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{
@@ -14,6 +15,17 @@ pub const PERIOD: Duration = Duration::from_millis(5);
 
 /// By default nobody takes notice of it, and nobody sends it to us.
 const SIGNAL: Signal = Signal::SIGURG;
+
+/// How often an alarm of any thread has gone off.
+static RINGS: AtomicU64 = AtomicU64::new(0);
+
+/// How often an alarm of any thread has gone off: a number that is the same
+/// before and after a call says that none has ended it. FreeBSD's eventfd says
+/// of a write that was ended that it is done.
+#[inline]
+pub fn rings() -> u64 {
+    RINGS.load(Ordering::Relaxed)
+}
 
 /// Ends system calls of its thread that block: while it is set they fail with
 /// `EINTR` after [`PERIOD`].
@@ -33,11 +45,13 @@ impl Alarm {
     /// # Errors
     /// Those of timer_create(2) and sigaction(2).
     pub fn new() -> io::Result<Self> {
-        extern "C" fn nothing(_: libc::c_int) {}
+        extern "C" fn went_off(_: libc::c_int) {
+            RINGS.fetch_add(1, Ordering::Relaxed);
+        }
         // Without SA_RESTART: a call that was interrupted is not to go on.
-        let handler = SigHandler::Handler(nothing);
+        let handler = SigHandler::Handler(went_off);
         let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-        // SAFETY: the handler does nothing, and nobody else handles the signal.
+        // SAFETY: the handler adds to an atomic number, and nobody else handles the signal.
         unsafe { sigaction(SIGNAL, &action) }?;
         SigSet::from(SIGNAL).thread_unblock()?;
         let event = SigEvent::new(SigevNotify::SigevThreadId {

@@ -40,7 +40,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-pub use alarm::{Alarm, PERIOD};
+pub use alarm::{Alarm, PERIOD, rings};
 pub use nix::sys::signal::Signal;
 
 /// Most events that one [`Poller::wait`] returns; the rest come with the next.

@@ -12,6 +12,8 @@ use std::process::ExitCode;
 #[cfg(target_os = "freebsd")]
 mod drive;
 #[cfg(target_os = "freebsd")]
+mod launcher;
+#[cfg(target_os = "freebsd")]
 mod machine;
 #[cfg(target_os = "freebsd")]
 mod netgraph;
@@ -29,6 +31,7 @@ mod vale;
 #[cfg(target_os = "freebsd")]
 fn main() -> ExitCode {
     let tests = [
+        launcher::tests(),
         machine::tests(),
         netgraph::tests(),
         netmap::tests(),

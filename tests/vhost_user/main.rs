@@ -9,7 +9,10 @@ mod bed;
 mod connections;
 mod descriptors;
 mod exhaustion;
+#[path = "../freebsd/launcher/file.rs"]
+mod file;
 mod front;
+mod kinds;
 mod mutations;
 mod refusals;
 mod requests;

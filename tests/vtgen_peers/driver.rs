@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vtnetd::driver::front_end::FrontEnd;
 use vtnetd::driver::net::{Layout, NetDriver, NetOptions, Pair, Received, RxQueue};
+use vtnetd::driver::notifier::Signalling;
 use vtnetd::virtio::spec::{feature, net};
 
 use crate::Peer;
@@ -112,7 +113,7 @@ pub fn frames_cross_whatever_is_negotiated() {
     let mut options = NetOptions {
         max_frame: 9014,
         regions: 3,
-        pipes: true,
+        signalling: Signalling::Pipe,
         ..NetOptions::default()
     };
     options.layout = Layout {

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::DriverError;
 use crate::driver::front_end::{FrontEnd, Vring};
-use crate::driver::notifier::Notifier;
+use crate::driver::notifier::{Notifier, Signalling};
 use crate::driver::queue::DriverQueue;
 
 /// The notifications of one queue.
@@ -30,16 +30,15 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn new(
         index: u16,
-        pipes: bool,
+        signalling: Signalling,
         silent: bool,
         connection: Arc<OwnedFd>,
     ) -> nix::Result<Self> {
-        let make = if pipes { Notifier::pipe } else { Notifier::new };
         Ok(Self {
             index,
-            kick: make()?,
-            call: make()?,
-            err: make()?,
+            kick: Notifier::new(signalling)?,
+            call: Notifier::new(signalling)?,
+            err: Notifier::new(signalling)?,
             connection,
             silent,
         })

@@ -178,7 +178,8 @@ impl NetDriver {
             options.layout.header_apart = true;
         }
         let len = options.memory_bytes();
-        let mut memory = DriverMemory::of_len(
+        let mut memory = DriverMemory::of_source(
+            &*options.memory,
             len * u64::try_from(options.regions.max(1)).unwrap_or(1),
             options.regions,
         )?;
@@ -440,7 +441,12 @@ impl Maker<'_> {
     fn line(&self, index: u16) -> Result<Line, DriverError> {
         let connection = Arc::clone(&self.connection);
         let options = self.options;
-        Ok(Line::new(index, options.pipes, options.silent, connection)?)
+        Ok(Line::new(
+            index,
+            options.signalling,
+            options.silent,
+            connection,
+        )?)
     }
 
     fn pair(&mut self, pair: u16) -> Result<Pair, DriverError> {

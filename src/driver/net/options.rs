@@ -1,11 +1,14 @@
 //! What a driver can be told to do, and how it lays out its buffers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
 use super::{DriverError, TIMEOUT};
 use crate::driver::front_end::{Negotiation, PROTOCOL_FEATURES};
+use crate::driver::memory::{Memfd, MemorySource};
+use crate::driver::notifier::Signalling;
 use crate::driver::queue::{QueueOptions, Segment};
 use crate::virtio::net_header::LEN;
 use crate::virtio::spec::{feature, net};
@@ -89,8 +92,10 @@ pub struct NetOptions {
     pub layout: Layout,
     /// Memory regions to spread rings and buffers over.
     pub regions: usize,
-    /// Notify by pipes, as front ends on systems without eventfd do.
-    pub pipes: bool,
+    /// What is behind the memory.
+    pub memory: Arc<dyn MemorySource>,
+    /// By what to notify and be notified.
+    pub signalling: Signalling,
     /// Give the back end no descriptor to read kicks from and none to write
     /// interrupts to: both sides poll.
     pub silent: bool,
@@ -112,7 +117,8 @@ impl Default for NetOptions {
             rx_buffer: 2048,
             layout: Layout::default(),
             regions: 1,
-            pipes: false,
+            memory: Arc::new(Memfd),
+            signalling: Signalling::default(),
             silent: false,
             timeout: TIMEOUT,
         }

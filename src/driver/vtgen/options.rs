@@ -11,6 +11,7 @@ use super::features;
 use super::values::{mac, number, scaled, seconds, wrong};
 use crate::cli::UsageError;
 use crate::driver::net::{Layout, MAX_SEGMENTS, NetOptions};
+use crate::driver::notifier::Signalling;
 use crate::driver::report::Kind;
 use crate::driver::traffic::{ETHER_LEN, Form};
 use crate::net::ethernet::Mac;
@@ -397,7 +398,11 @@ fn net_options(
             piece: number(matches, "piece", 1..=1 << 17)?.unwrap_or(0),
         },
         regions: number(matches, "regions", 1..=64)?.unwrap_or(1),
-        pipes: matches.opt_present("pipes"),
+        signalling: if matches.opt_present("pipes") {
+            Signalling::Pipe
+        } else {
+            Signalling::Eventfd
+        },
         ..NetOptions::default()
     };
     let piece = usize::try_from(options.layout.piece).unwrap_or(0);

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::{SFlag, fstat};
 
@@ -69,18 +70,10 @@ impl Mapping {
     /// [`MemoryError::Map`] when the system refuses.
     pub fn new(spec: &RegionSpec, fd: &OwnedFd) -> Result<Self, MemoryError> {
         let refused = |errno| MemoryError::Map(*spec, errno);
-        let stat = fstat(fd).map_err(refused)?;
-        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        // A device's size is not known (FreeBSD's /dev/vmm); mmap judges it.
-        if kind == SFlag::S_IFREG && spec.offset + spec.len > size {
+        let (size, page) = extent(fd).map_err(refused)?;
+        if let Some(size) = size.filter(|size| spec.offset + spec.len > *size) {
             return Err(MemoryError::Short(*spec, size));
         }
-        // Huge pages map from their own boundaries only; st_blksize is theirs.
-        let page = u64::try_from(stat.st_blksize)
-            .unwrap_or(0)
-            .clamp(4096, 1 << 30)
-            .next_power_of_two();
         let start = spec.offset & !(page - 1);
         let skip = usize::try_from(spec.offset - start).map_err(|_| MemoryError::Range(*spec))?;
         let len = usize::try_from(spec.len).map_err(|_| MemoryError::Range(*spec))?;
@@ -134,6 +127,30 @@ impl Drop for Mapping {
             );
         }
     }
+}
+
+/// The smallest page.
+const PAGE: u64 = 4096;
+
+/// How many bytes `fd` has, where that is known, and the bytes of the pages
+/// that it is mapped by. mmap judges what is unknown: a device's size (FreeBSD's
+/// /dev/vmm), and all of a descriptor that a front end has limited to mapping.
+fn extent(fd: &OwnedFd) -> Result<(Option<u64>, u64), Errno> {
+    let stat = match fstat(fd) {
+        #[cfg(target_os = "freebsd")]
+        Err(Errno::ENOTCAPABLE) => return Ok((None, PAGE)),
+        stat => stat?,
+    };
+    let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+    if kind != SFlag::S_IFREG {
+        return Ok((None, PAGE));
+    }
+    // Huge pages map from their own boundaries only; st_blksize is theirs.
+    let page = u64::try_from(stat.st_blksize)
+        .unwrap_or(0)
+        .clamp(PAGE, 1 << 30)
+        .next_power_of_two();
+    Ok((Some(u64::try_from(stat.st_size).unwrap_or(0)), page))
 }
 
 #[cfg(test)]
