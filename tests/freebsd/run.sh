@@ -25,7 +25,7 @@ count() { # NAME LOG STATUS
 			set -- "$1" "$2" "$3" $line
 			own_passed=$7 own_failed=$9 own_skipped=${11}
 			;;
-		skipped:*) echo "$line" ;;
+		*"skipped: "*) echo "skipped: ${line#*skipped: }" ;;
 		esac
 	done < "$2"
 	if [ "$3" != 0 ] && [ "$own_failed" = 0 ]; then

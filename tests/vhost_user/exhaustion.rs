@@ -76,7 +76,12 @@ fn a_connection_waits_until_there_are_descriptors_for_it() {
     assert_eq!(answer.header.request, Request::GetFeatures as u32);
 }
 
+/// Not on FreeBSD: where descriptors cannot be delivered and the read ends inside
+/// of what was sent with them, its kernel (15.1, uipc_usrreq.c,
+/// uipc_soreceive_stream_or_seqpacket) puts the rest of the buffer behind itself
+/// and then walks round it for ever, in the system call that is being tested.
 #[test]
+#[cfg_attr(target_os = "freebsd", ignore = "hangs in FreeBSD's kernel")]
 fn descriptors_that_arrive_beside_lost_ones_are_closed() {
     let bed = Bed::new();
     let before = at_rest(&bed, None);
