@@ -6,13 +6,13 @@
 #
 # Prints for each executable whether it passed and what was skipped, what a
 # failed one said, and at last "passed N failed N skipped N", counted in tests.
-# Ends with 0 when none failed. TEST_LIMIT: seconds that one executable has (600).
+# Ends with 0 when none failed. TEST_LIMIT: seconds that one executable has (1800).
 #
 # kyua(1) runs them as well: the Kyuafile lists them as plain programs.
 cd "$(dirname "$0")" || exit 1
 here=$(pwd)
 export VTNETD_BIN="$here" TMPDIR="${TMPDIR:-/tmp}"
-limit=${TEST_LIMIT:-600}
+limit=${TEST_LIMIT:-1800}
 passed=0 failed=0 skipped=0
 
 # test result: ok. N passed; N failed; N ignored; ...
