@@ -13,7 +13,7 @@ use crate::netmap::register::{RegisterError, Request, RingMode, parse_port_strin
 use crate::sandbox::{Role, limit};
 
 /// Opens a port. Hands over a descriptor for each of its rings, or one for all,
-/// and what the other half needs to find the rings ([`Facts`]).
+/// and what the other half needs to find the rings (`Facts`).
 pub struct NetmapHost {
     /// As it was configured.
     name: String,

@@ -6,7 +6,7 @@
 //! `/dev/netmap` and on a port of the core in this process.
 //!
 //! A port is opened as several [`Port`]s where it has several rings, one for
-//! each ([`lane`]). Transmit rings are shared out to queue pairs for good, and
+//! each (`lane`). Transmit rings are shared out to queue pairs for good, and
 //! receive rings to those that the guest has active; whoever uses a ring holds
 //! its lock.
 //!

@@ -1,7 +1,7 @@
 //! The privileged process that opens and names things for the sandboxed one.
 //!
 //! It is forked before anything else happens, and has all that it needs to know
-//! from the command line: a [request](protocol) names nothing but a device's
+//! from the command line: a request (`protocol`) names nothing but a device's
 //! place there, so there is nothing that a process which was taken over could
 //! ask for beyond it. It sees no guest's memory and no front end's message.
 //!
