@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwapOption;
 use nix::errno::Errno;
 
-use super::abi::nmreq;
+use super::abi::nmreq::{NR_MONITOR_RX, NR_MONITOR_TX, NR_ZCOPY_MON};
 use super::kring::{Kring, Synced};
 use super::mem::Region;
+use super::monitor::{GuestMonitor, Monitor};
 use super::pipe::{End, Link, Pipe};
 use super::port::{Direction, HeaderLen};
 use super::ring_port::RingPort;
@@ -67,18 +68,6 @@ pub struct PipeEnd {
     pub parent: Arc<Adapter>,
 }
 
-/// A monitor.
-#[derive(Debug)]
-pub struct Monitor {
-    /// The monitored port.
-    pub parent: Arc<Adapter>,
-    /// How often the port had been left when the monitor was made.
-    epoch: u32,
-    rings: Rings,
-    /// `NR_MONITOR_TX`, `NR_MONITOR_RX`, `NR_ZCOPY_MON`.
-    flags: u64,
-}
-
 /// What kind of port it is.
 #[derive(Debug)]
 pub enum Kind {
@@ -88,6 +77,8 @@ pub enum Kind {
     Pipe(PipeEnd),
     /// A monitor.
     Monitor(Monitor),
+    /// A monitor of a guest's port.
+    GuestMonitor(GuestMonitor),
     /// Memory, and rings that lead nowhere.
     Null(Rings),
 }
@@ -139,20 +130,8 @@ impl Adapter {
     /// A monitor of `parent`, with the monitor flags of a registration.
     pub fn monitor(parent: Arc<Self>, region: Arc<Region>, shape: Shape, flags: u64) -> Self {
         let number = parent.monitors.fetch_add(1, Ordering::Relaxed);
-        let letter = |flag, letter| if flags & flag != 0 { letter } else { "" };
-        let name = format!(
-            "{}/{}{}{}#{number}",
-            parent.name,
-            letter(nmreq::NR_ZCOPY_MON, "z"),
-            letter(nmreq::NR_MONITOR_RX, "r"),
-            letter(nmreq::NR_MONITOR_TX, "t"),
-        );
-        let kind = Kind::Monitor(Monitor {
-            epoch: parent.epoch.load(Ordering::Relaxed),
-            rings: Rings::new(shape),
-            flags,
-            parent,
-        });
+        let name = format!("{}/{}#{number}", parent.name, monitor_letters(flags));
+        let kind = Kind::Monitor(Monitor::new(parent, shape, flags));
         Self::new(name, region, kind)
     }
 
@@ -175,7 +154,7 @@ impl Adapter {
     pub fn vale(&self) -> Option<&ValePort> {
         match &self.kind {
             Kind::Vale(port) => Some(port),
-            Kind::Pipe(_) | Kind::Monitor(_) | Kind::Null(_) => None,
+            _ => None,
         }
     }
 
@@ -184,7 +163,8 @@ impl Adapter {
         match &self.kind {
             Kind::Vale(port) => port.ring_port.rings(),
             Kind::Pipe(PipeEnd { pipe, end, .. }) => pipe.rings(*end),
-            Kind::Monitor(monitor) => &monitor.rings,
+            Kind::Monitor(monitor) => monitor.rings(),
+            Kind::GuestMonitor(monitor) => monitor.rings(),
             Kind::Null(rings) => rings,
         }
     }
@@ -221,6 +201,12 @@ impl Adapter {
     /// How many hold it.
     pub fn holders(&self) -> u32 {
         self.holders.load(Ordering::Relaxed)
+    }
+
+    /// How often its last registration has gone.
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// How many registrations it has.
@@ -269,7 +255,7 @@ impl Adapter {
                 link = Some(pipe.link(*end, direction, index)?);
             }
             Kind::Monitor(monitor) if direction == Direction::Rx => monitor.watch(index, &kring),
-            Kind::Vale(_) | Kind::Monitor(_) | Kind::Null(_) => {}
+            _ => {}
         }
         Ok(Bound { index, kring, link })
     }
@@ -286,7 +272,7 @@ impl Adapter {
                 monitor.unwatch(bound.index, &kring);
                 kring.stop();
             }
-            Kind::Vale(_) | Kind::Null(_) => kring.stop(),
+            Kind::Vale(_) | Kind::GuestMonitor(_) | Kind::Null(_) => kring.stop(),
         }
     }
 
@@ -304,17 +290,27 @@ impl Adapter {
                 (Some(link), Direction::Rx) => Ok(link.rxsync()),
                 (None, _) => Err(Errno::EIO),
             },
-            (Kind::Monitor(_), Direction::Tx) => Err(Errno::EIO),
-            (Kind::Monitor(monitor), Direction::Rx) => {
-                if monitor.epoch != monitor.parent.epoch.load(Ordering::Relaxed) {
-                    return Err(Errno::EIO);
-                }
-                Ok(bound.kring.rxsync())
-            }
+            (Kind::Monitor(_) | Kind::GuestMonitor(_), Direction::Tx) => Err(Errno::EIO),
+            (Kind::Monitor(monitor), Direction::Rx) if monitor.is_orphan() => Err(Errno::EIO),
+            (Kind::GuestMonitor(monitor), Direction::Rx) if monitor.is_orphan() => Err(Errno::EIO),
+            (Kind::Monitor(_) | Kind::GuestMonitor(_), Direction::Rx) => Ok(bound.kring.rxsync()),
             (Kind::Null(_), Direction::Tx) => Ok(bound.kring.txsync_with(|_, hardware| hardware)),
             (Kind::Null(_), Direction::Rx) => Ok(bound.kring.rxsync_with(|_, hardware| hardware)),
         }
     }
+}
+
+/// What a monitor's name says of its flags.
+pub fn monitor_letters(flags: u64) -> String {
+    [
+        (NR_ZCOPY_MON, 'z'),
+        (NR_MONITOR_RX, 'r'),
+        (NR_MONITOR_TX, 't'),
+    ]
+    .into_iter()
+    .filter(|(flag, _)| flags & flag != 0)
+    .map(|(_, letter)| letter)
+    .collect()
 }
 
 impl Bound {
@@ -339,40 +335,6 @@ impl ValePort {
                 place.switch.forward(place.id, bound.index, batch);
             }),
             None => bound.kring.txsync(|_, _| {}),
-        }
-    }
-}
-
-impl Monitor {
-    /// `NR_MONITOR_TX`, `NR_MONITOR_RX`, `NR_ZCOPY_MON`.
-    pub fn flags(&self) -> u64 {
-        self.flags
-    }
-
-    /// The rings of the port that ring `index` of the monitor watches.
-    fn watched(&self, index: usize) -> impl Iterator<Item = &Arc<super::kring::Watch>> {
-        [
-            (Direction::Tx, nmreq::NR_MONITOR_TX),
-            (Direction::Rx, nmreq::NR_MONITOR_RX),
-        ]
-        .into_iter()
-        .filter(|(_, flag)| self.flags & flag != 0)
-        .filter_map(move |(direction, _)| self.parent.rings().watch(direction, index))
-    }
-
-    fn watch(&self, index: usize, kring: &Arc<Kring>) {
-        for watch in self.watched(index) {
-            if self.flags & nmreq::NR_ZCOPY_MON != 0 {
-                watch.add_zero_copy(kring);
-            } else {
-                watch.add_copy(kring);
-            }
-        }
-    }
-
-    fn unwatch(&self, index: usize, kring: &Arc<Kring>) {
-        for watch in self.watched(index) {
-            watch.remove(kring);
         }
     }
 }

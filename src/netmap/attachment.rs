@@ -16,6 +16,23 @@ pub struct Delivered {
     pub bytes: u64,
 }
 
+/// Frames that were dropped at a port, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// The receiver had no room.
+    pub no_room: u64,
+    /// Nobody has bound the receive ring.
+    pub unbound: u64,
+    /// Shorter than an Ethernet header.
+    pub short: u64,
+    /// Too long for a frame, or for the receiver.
+    pub long: u64,
+    /// In slots that name no buffer, or are longer than theirs.
+    pub bad_slots: u64,
+    /// With a virtio-net header that does not fit, or cannot be told.
+    pub bad_headers: u64,
+}
+
 /// A receiver on a switch.
 pub trait Attachment: Send + Sync {
     /// The `VIRTIO_NET_F_GUEST_*` bits of what this receiver takes unfinished;
@@ -29,4 +46,10 @@ pub trait Attachment: Send + Sync {
     ///
     /// Never blocks: what finds no room is dropped and counted by the receiver.
     fn deliver(&self, ring: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered;
+
+    /// What was dropped here, sent frames and received ones, if that is counted
+    /// by cause.
+    fn dropped(&self) -> Dropped {
+        Dropped::default()
+    }
 }

@@ -17,6 +17,7 @@
 //! | `kernel` | FreeBSD only: ports of `/dev/netmap` behind the same interface |
 //! | [`adapter`] | a port of any kind |
 //! | [`pipe`] | ports that lead to each other |
+//! | [`monitor`] | ports that see what others send and receive |
 //! | [`vale`] | the switch |
 //! | [`mac_table`] | where each address was heard |
 //! | [`attachment`] | what a switch forwards between |
@@ -32,6 +33,7 @@ pub mod kring;
 pub mod legacy;
 pub mod mac_table;
 pub mod mem;
+pub mod monitor;
 pub mod name;
 pub mod offload;
 pub mod pipe;

@@ -145,6 +145,12 @@ impl Rings {
         self.places.get(direction, index)?.kring.load_full()
     }
 
+    /// All rings that are bound.
+    pub fn krings(&self) -> impl Iterator<Item = Arc<Kring>> {
+        let places = self.places.tx.iter().chain(&self.places.rx);
+        places.filter_map(|place| place.kring.load_full())
+    }
+
     /// The same for the data path.
     #[inline]
     pub fn load(&self, direction: Direction, index: usize) -> Option<Guard<Option<Arc<Kring>>>> {

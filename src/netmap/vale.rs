@@ -5,8 +5,10 @@
 //! taken on the way: the port table is a snapshot, the address table a table of
 //! atomics.
 
+mod port;
+
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
@@ -14,9 +16,10 @@ use arrayvec::ArrayVec;
 use super::attachment::Attachment;
 use super::mac_table::{Entry, MacTable};
 use super::name::NameError;
-use super::offload;
 use crate::net::ethernet::Mac;
 use crate::net::frame::{BATCH, Batch};
+use port::{Port, Sent};
+pub use port::{PortStatistics, Tap};
 
 /// Most ports of one switch, as in netmap(4).
 pub const MAX_PORTS: usize = 254;
@@ -25,13 +28,6 @@ pub const MAX_PORTS: usize = 254;
 const FLOOD: u8 = u8::MAX;
 /// For nobody.
 const NOWHERE: u8 = u8::MAX - 1;
-
-/// A port of a switch.
-pub struct Port {
-    name: String,
-    mac: Option<Mac>,
-    receiver: Arc<dyn Attachment>,
-}
 
 type Ports = Vec<Option<Arc<Port>>>;
 
@@ -85,7 +81,7 @@ struct Plan {
     to: ArrayVec<u8, BATCH>,
     /// The different ports among them.
     ports: ArrayVec<u8, BATCH>,
-    flood: bool,
+    sent: Sent,
 }
 
 impl Switch {
@@ -142,11 +138,7 @@ impl Switch {
         if free.is_none() {
             ports.push(None);
         }
-        ports[at] = Some(Arc::new(Port {
-            name: name.to_owned(),
-            mac,
-            receiver,
-        }));
+        ports[at] = Some(Arc::new(Port::new(name, mac, receiver)));
         self.ports.store(Arc::new(ports));
         Ok(PortId(id))
     }
@@ -169,6 +161,33 @@ impl Switch {
             .zip(ports.iter())
             .filter_map(|(id, port)| Some((PortId(id), port.as_ref()?.name.clone())))
             .collect()
+    }
+
+    /// What each port has counted, from the lowest number.
+    pub fn statistics(&self) -> Vec<PortStatistics> {
+        let ports = self.ports.load();
+        (0..u8::MAX)
+            .zip(ports.iter())
+            .filter_map(|(id, port)| Some(port.as_ref()?.statistics(PortId(id))))
+            .collect()
+    }
+
+    /// Lets `tap` have frames of the port `name` too, until it is taken off or
+    /// the port is gone; what is returned lasts as long as the port. `None`:
+    /// there is no such port.
+    pub fn tap(&self, name: &str, tap: &Tap) -> Option<Weak<()>> {
+        let ports = self.ports.load();
+        let mut all = ports.iter().flatten();
+        let port = all.find(|port| port.name == name)?;
+        port.add_tap(tap);
+        Some(port.life())
+    }
+
+    /// Takes a tap off whatever port it is on.
+    pub fn untap(&self, receiver: &Arc<dyn Attachment>) {
+        for port in self.ports.load().iter().flatten() {
+            port.remove_tap(receiver);
+        }
     }
 
     /// How many ports there are.
@@ -198,6 +217,9 @@ impl Switch {
     pub fn forward(&self, from: PortId, ring: usize, batch: &Batch<'_>) {
         let ports = self.ports.load();
         let plan = self.plan(from, batch);
+        if let Some(Some(port)) = ports.get(usize::from(from.0)) {
+            port.sends(&plan.sent, ring, batch);
+        }
         let mut picks = ArrayVec::<u16, BATCH>::new();
         let give = |id: u8, picks: &mut ArrayVec<u16, BATCH>| {
             picks.clear();
@@ -208,10 +230,10 @@ impl Switch {
                     .map(|(at, _)| at as u16),
             );
             if let Some(Some(port)) = ports.get(usize::from(id)) {
-                offload::deliver(&*port.receiver, ring, batch, picks);
+                port.receives(ring, batch, picks);
             }
         };
-        if plan.flood {
+        if plan.sent.flooded > 0 {
             for id in (0..u8::MAX).take(ports.len()).filter(|&id| id != from.0) {
                 give(id, &mut picks);
             }
@@ -228,7 +250,7 @@ impl Switch {
         let mut plan = Plan {
             to: ArrayVec::new(),
             ports: ArrayVec::new(),
-            flood: false,
+            sent: Sent::default(),
         };
         // Frames of one flow come together: what held for the last holds on.
         let (mut last_source, mut last_target, mut last_to) = (u64::MAX, u64::MAX, NOWHERE);
@@ -253,11 +275,15 @@ impl Switch {
                 if last_to == from.0 {
                     last_to = NOWHERE;
                 }
-                if last_to == FLOOD {
-                    plan.flood = true;
-                } else if last_to != NOWHERE && !plan.ports.contains(&last_to) {
+                if last_to < NOWHERE && !plan.ports.contains(&last_to) {
                     plan.ports.push(last_to);
                 }
+            }
+            plan.sent.frames += 1;
+            plan.sent.bytes += u64::from(frame.len);
+            if last_to == FLOOD {
+                plan.sent.flooded += 1;
+                plan.sent.unknown += u64::from(a & 1 == 0);
             }
             plan.to.push(last_to);
         }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::bed::{Guest, frame};
 use super::{MODERN, PLAIN, received_frames};
-use crate::netmap::abi::{NS_MOREFRAG, Slot};
+use crate::netmap::abi::nmreq::{NR_MONITOR_RX, NR_MONITOR_TX, NR_ZCOPY_MON};
+use crate::netmap::abi::{NS_MOREFRAG, NS_TXMON, Slot};
 use crate::netmap::mem::RegionConfig;
 use crate::netmap::port::{Direction, Port};
 use crate::netmap::register::{Netmap, Registration, Request};
@@ -124,4 +125,51 @@ fn a_client_that_never_syncs_and_a_guest_without_buffers_hold_up_nobody() {
     put(&a, &frame(1, 2, 99));
     a.txsync().unwrap();
     assert!(received_frames(&mut guest) == [frame(1, 2, 99)]);
+}
+
+#[test]
+fn a_monitor_sees_exactly_the_guests_frames() {
+    let switches = Arc::new(Switches::default());
+    let mut guest = Guest::on(&switches.get("vale0"), 1, MODERN);
+    let core = Arc::new(Netmap::new(Arc::clone(&switches), RegionConfig::global()));
+    let [port] = <[_; 1]>::try_from(switches.get("vale0").ports()).unwrap();
+    let name = format!("vale0:{}", port.1);
+    let open = |name: &str, flags| {
+        let request = Request {
+            flags,
+            ..Request::new(name)
+        };
+        core.register(&request)
+    };
+    let client = open("vale0:a", 0).unwrap();
+    let both = open(&name, NR_MONITOR_TX | NR_MONITOR_RX).unwrap();
+    let sent = open(&name, NR_MONITOR_TX).unwrap();
+    assert!(
+        open(&name, NR_ZCOPY_MON).is_err(),
+        "its memory is the guest's"
+    );
+    assert!(open(&name, 0).is_err(), "and so is its port");
+    guest.offer(64, &[2048]);
+    guest.send(
+        &[(PLAIN, frame(2, 1, 60)), (PLAIN, frame(2, 1, 3000))],
+        &[12],
+    );
+    put(&client, &frame(1, 2, 61));
+    // Of others the monitors see nothing.
+    put(&client, &frame(9, 2, 62));
+    client.txsync().unwrap();
+    let flags = both.kring(Direction::Rx, 0).unwrap().view();
+    assert!(receive(&sent) == [frame(2, 1, 60), frame(2, 1, 3000)]);
+    let seen = receive(&both);
+    assert!(seen[..3] == [frame(2, 1, 60), frame(2, 1, 3000), frame(1, 2, 61)]);
+    // An unknown address is for everybody.
+    assert!(seen[3..] == [frame(9, 2, 62)]);
+    let txmon = |at| flags.slot(at).unwrap().flags & NS_TXMON != 0;
+    assert_eq!([0, 1, 2, 3].map(txmon), [true, true, true, false]);
+    assert_eq!(received_frames(&mut guest).len(), 2);
+    assert!(both.txsync().is_err());
+    // When the guest's port goes, there is nothing to see any more.
+    switches.get("vale0").detach(port.0);
+    assert!(both.rxsync().is_err());
+    drop((client, both, sent));
 }

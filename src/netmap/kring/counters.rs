@@ -16,6 +16,13 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
         }
 
+        impl Counts {
+            /// Adds what another ring has counted.
+            pub fn add(&mut self, more: &Self) {
+                $(self.$name = self.$name.wrapping_add(more.$name);)*
+            }
+        }
+
         impl Counters {
             /// Reads them all.
             pub fn read(&self) -> Counts {

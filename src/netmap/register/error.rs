@@ -60,6 +60,9 @@ pub enum RegisterError {
     /// A monitor of a port that nobody has bound.
     #[error("{0}: nobody has bound the port; there is nothing to monitor")]
     NotActive(String),
+    /// A zero-copy monitor of a guest.
+    #[error("{0}: a guest's frames lie in its own memory; take a copy monitor")]
+    GuestMemory(String),
     /// `valeX:IF` for an interface that is not attached.
     #[error("{0}: the interface is not attached to the switch; attach it first")]
     NotAttached(String),
@@ -153,6 +156,7 @@ impl RegisterError {
             | Self::Switch(PortError::Name(_)) => Errno::EINVAL,
             Self::SwitchName { make: false, .. } | Self::NoPort(_) => Errno::ENXIO,
             Self::NoPipe(_) => Errno::ENODEV,
+            Self::GuestMemory(_) => Errno::EOPNOTSUPP,
             Self::VnetHeader(_) => Errno::EIO,
             Self::InUse(_)
             | Self::Bind {

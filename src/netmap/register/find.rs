@@ -8,12 +8,14 @@ use arc_swap::ArcSwapOption;
 use super::bindings::selected;
 use super::{Netmap, PIPES, RegisterError, Request, RingMode, State};
 use crate::netmap::abi::{NM_MAXPIPES, nmreq};
-use crate::netmap::adapter::{Adapter, Kind, Lifetime, PipeEnd, Place, ValePort};
+use crate::netmap::adapter::{Adapter, Kind, Lifetime, PipeEnd, Place, ValePort, monitor_letters};
 use crate::netmap::mem::{MemError, PortNeeds, Region, RegionConfig};
+use crate::netmap::monitor::GuestMonitor;
 use crate::netmap::name::PortName;
 use crate::netmap::pipe::{End, Pipe};
 use crate::netmap::ring_port::RingPort;
 use crate::netmap::rings::{Rings, Shape};
+use crate::netmap::vale::Switch;
 
 /// What a search may do.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +104,9 @@ impl Netmap {
         search: Search<'_>,
     ) -> Result<Arc<Adapter>, RegisterError> {
         let flags = request.monitors();
+        if let Some(made) = self.guest_monitor(state, request, flags) {
+            return made;
+        }
         let plain = Request {
             flags: request.flags & !(flags | nmreq::NR_ZCOPY_MON),
             ..request.clone()
@@ -113,6 +118,53 @@ impl Netmap {
             self.put(state, &parent);
         }
         made
+    }
+
+    /// A monitor of a guest's port: one that is on a switch and no client's.
+    fn guest_monitor(
+        &self,
+        state: &State,
+        request: &Request,
+        flags: u64,
+    ) -> Option<Result<Arc<Adapter>, RegisterError>> {
+        let Ok(PortName::Vale { switch, port }) = PortName::parse(&request.name) else {
+            return None;
+        };
+        if state.on_switch(&request.name).is_some() {
+            return None;
+        }
+        let (_, switch) = self.switches.find(switch)?;
+        if !switch.ports().iter().any(|(_, name)| name == port) {
+            return None;
+        }
+        Some(self.monitor_of_guest(request, switch, port, flags))
+    }
+
+    fn monitor_of_guest(
+        &self,
+        request: &Request,
+        switch: Arc<Switch>,
+        port: &str,
+        flags: u64,
+    ) -> Result<Arc<Adapter>, RegisterError> {
+        if flags & nmreq::NR_ZCOPY_MON != 0 {
+            return Err(RegisterError::GuestMemory(request.name.clone()));
+        }
+        let one = Request {
+            tx_rings: 1,
+            rx_rings: 1,
+            ..request.clone()
+        };
+        let shape = one.shape();
+        selected(request, &shape)?;
+        let region = self.new_region(request, shape, 0)?;
+        let monitor = GuestMonitor::new(switch, port, shape, flags).map_err(|switch| {
+            self.switches.release(switch);
+            RegisterError::NoPort(request.name.clone())
+        })?;
+        let name = format!("{}/{}", request.name, monitor_letters(flags));
+        let kind = Kind::GuestMonitor(monitor);
+        Ok(Arc::new(Adapter::new(name, region, kind)))
     }
 
     fn monitor_of(
@@ -409,6 +461,11 @@ impl Netmap {
                 }
             }
             Kind::Monitor(monitor) => self.put(state, &monitor.parent),
+            Kind::GuestMonitor(monitor) => {
+                if let Some(switch) = monitor.close() {
+                    self.switches.release(switch);
+                }
+            }
             Kind::Null(_) => {}
         }
     }

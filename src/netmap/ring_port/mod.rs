@@ -7,11 +7,11 @@
 mod rx;
 mod tx;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::attachment::{Attachment, Delivered};
-use super::kring::{Kring, Synced};
+use super::attachment::{Attachment, Delivered, Dropped};
+use super::kring::{Counts, Kring, Synced};
 use super::mem::Region;
 use super::port::{Direction, HeaderLen};
 use super::rings::{BindError, Rings, Shape};
@@ -28,6 +28,8 @@ pub struct RingPort {
     header_len: AtomicUsize,
     /// Frames for receive rings that nobody has bound.
     unbound: AtomicU64,
+    /// What rings that are gone have counted.
+    gone: Mutex<Counts>,
 }
 
 impl RingPort {
@@ -39,6 +41,7 @@ impl RingPort {
             rings: Rings::new(shape),
             header_len: AtomicUsize::new(0),
             unbound: AtomicU64::new(0),
+            gone: Mutex::default(),
         }
     }
 
@@ -113,7 +116,21 @@ impl RingPort {
     pub fn unbind(&self, direction: Direction, index: usize) {
         if let Some(kring) = self.rings.unbind(direction, index) {
             kring.stop();
+            self.gone().add(&kring.counters().read());
         }
+    }
+
+    fn gone(&self) -> MutexGuard<'_, Counts> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What all its rings have counted, also those that are gone.
+    pub fn counts(&self) -> Counts {
+        let mut counts = *self.gone();
+        for kring in self.rings.krings() {
+            counts.add(&kring.counters().read());
+        }
+        counts
     }
 
     /// Sends what the application has put into the transmit ring `kring`, in
@@ -121,6 +138,12 @@ impl RingPort {
     pub fn txsync(&self, kring: &Kring, forward: &mut dyn FnMut(&Batch<'_>)) -> Synced {
         kring.txsync(|from, to| tx::send(kring, from..to, self.header_bytes(), forward))
     }
+}
+
+/// Gives the frames of `batch` at `picks` to whoever reads a ring, each slot
+/// with `flags`.
+pub(super) fn deliver(kring: &Kring, flags: u16, batch: &Batch<'_>, picks: &[u16]) -> Delivered {
+    rx::deliver(kring, 0, flags, batch, picks)
 }
 
 impl Attachment for RingPort {
@@ -136,12 +159,24 @@ impl Attachment for RingPort {
     fn deliver(&self, ring: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered {
         let ring = ring % usize::from(self.shape().rx_rings).max(1);
         match self.rings.load(Direction::Rx, ring).as_deref() {
-            Some(Some(kring)) => rx::deliver(kring, self.header_bytes(), batch, picks),
+            Some(Some(kring)) => rx::deliver(kring, self.header_bytes(), 0, batch, picks),
             _ => {
                 self.unbound
                     .fetch_add(picks.len() as u64, Ordering::Relaxed);
                 Delivered::default()
             }
+        }
+    }
+
+    fn dropped(&self) -> Dropped {
+        let counts = self.counts();
+        Dropped {
+            no_room: counts.full,
+            unbound: self.unbound_frames(),
+            short: counts.short,
+            long: counts.long,
+            bad_slots: counts.bad_slots,
+            bad_headers: counts.bad_headers,
         }
     }
 }

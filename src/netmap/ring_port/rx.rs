@@ -13,17 +13,19 @@ use crate::virtio::net_header::NetHeader;
 const FRAME_SLOTS: usize = NS_RFRAGS_MAX as usize;
 
 /// Gives the frames of `batch` at `picks` to whoever reads the ring, in order,
-/// as many as there is room for: like the kernel's, a frame that does not fit
+/// each slot with
+/// `flags`, as many as there is room for: like the kernel's, a frame that does not fit
 /// takes those behind it with it.
 pub(super) fn deliver(
     kring: &Kring,
     header_len: usize,
+    flags: u16,
     batch: &Batch<'_>,
     picks: &[u16],
 ) -> Delivered {
     let mut total = Delivered::default();
     for picks in picks.chunks(BATCH) {
-        let delivered = deliver_some(kring, header_len, batch, picks);
+        let delivered = deliver_some(kring, header_len, flags, batch, picks);
         total.frames += delivered.frames;
         total.bytes += delivered.bytes;
     }
@@ -33,7 +35,13 @@ pub(super) fn deliver(
 /// A frame and how many slots it takes.
 type Planned<'b> = (&'b Frame, u32);
 
-fn deliver_some(kring: &Kring, header_len: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered {
+fn deliver_some(
+    kring: &Kring,
+    header_len: usize,
+    flags: u16,
+    batch: &Batch<'_>,
+    picks: &[u16],
+) -> Delivered {
     let view = kring.view();
     let most = NS_RFRAGS_MAX.min(view.num_slots().saturating_sub(1));
     let mut refused = Counts::default();
@@ -71,7 +79,7 @@ fn deliver_some(kring: &Kring, header_len: usize, batch: &Batch<'_>, picks: &[u1
             lease.counts().full += (plan.len() - done) as u64;
             break;
         }
-        if write(&mut lease, *slots, header_len, batch, frame) {
+        if write(&mut lease, *slots, header_len, flags, batch, frame) {
             delivered.frames += 1;
             delivered.bytes += u64::from(frame.len);
         }
@@ -88,6 +96,7 @@ fn write(
     lease: &mut Lease<'_>,
     slots: u32,
     header_len: usize,
+    extra: u16,
     batch: &Batch<'_>,
     frame: &Frame,
 ) -> bool {
@@ -114,7 +123,7 @@ fn write(
             let more = if nth + 1 < slots { NS_MOREFRAG } else { 0 };
             #[expect(clippy::cast_possible_truncation, reason = "at most 255 slots")]
             let count = (slots << NS_PORT_SHIFT) as u16;
-            (len, count | more)
+            (len, count | more | extra)
         } else {
             (0, 0)
         };

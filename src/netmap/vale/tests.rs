@@ -14,6 +14,8 @@ use crate::virtio::spec::net;
 #[derive(Default)]
 struct Sink {
     offloads: u64,
+    /// It drops what comes after so many.
+    most: Option<usize>,
     got: Mutex<Vec<(NetHeader, Vec<u8>)>>,
 }
 
@@ -31,7 +33,11 @@ impl Attachment for Sink {
 
     fn deliver(&self, _ring: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered {
         let mut got = self.got.lock().unwrap();
+        let mut delivered = Delivered::default();
         for &pick in picks {
+            if self.most.is_some_and(|most| got.len() >= most) {
+                break;
+            }
             let frame = &batch.frames()[usize::from(pick)];
             let mut bytes = Vec::new();
             for part in batch.parts(frame) {
@@ -41,8 +47,10 @@ impl Attachment for Sink {
             }
             assert_eq!(bytes.len(), frame.len as usize);
             got.push((frame.header, bytes));
+            delivered.frames += 1;
+            delivered.bytes += u64::from(frame.len);
         }
-        Delivered::default()
+        delivered
     }
 }
 
@@ -170,6 +178,64 @@ fn names_and_addresses_are_unique_on_a_switch() {
     let twice = PortError::DuplicateMac(Mac(mac(1)), "vale0:a".into());
     assert_eq!(attach("b", 1), Err(twice));
     attach("b", 2).unwrap();
+}
+
+#[test]
+fn ports_count_what_comes_and_goes() {
+    let switch = Switch::new("vale0");
+    let small = Sink {
+        most: Some(2),
+        ..Sink::default()
+    };
+    let [a, b, c] = [Sink::default(), small, Sink::default()].map(Arc::new);
+    let [port, _, _] = [("a", &a), ("b", &b), ("c", &c)]
+        .map(|(name, sink)| switch.attach(name, None, Arc::clone(sink) as _).unwrap());
+    let plain = NetHeader::default();
+    let frames = |to: [[u8; 6]; 4]| to.map(|to| (plain, frame(to, mac(1), 0)));
+    // A broadcast, an address nobody has, and its own.
+    send(&switch, port, &frames([[0xff; 6], mac(9), mac(9), mac(1)]));
+    let [a, b, c] = <[PortStatistics; 3]>::try_from(switch.statistics()).unwrap();
+    assert_eq!((a.in_frames, a.in_bytes), (4, 240));
+    assert_eq!((a.flooded, a.unknown), (3, 2));
+    assert_eq!((a.out_frames, a.dropped), (0, 0));
+    assert_eq!((b.out_frames, b.out_bytes, b.dropped), (2, 120, 1));
+    assert_eq!((c.out_frames, c.out_bytes, c.dropped), (3, 180, 0));
+    assert_eq!((c.in_frames, c.flooded, c.name.as_str()), (0, 0, "c"));
+}
+
+#[test]
+fn taps_have_a_ports_frames_too() {
+    let switch = Switch::new("vale0");
+    let [a, b, sent, both] = [(); 4].map(|()| Arc::new(Sink::default()));
+    let [from, _] = [("a", &a), ("b", &b)]
+        .map(|(name, sink)| switch.attach(name, None, Arc::clone(sink) as _).unwrap());
+    let tap = |sink: &Arc<Sink>, received| Tap {
+        receiver: Arc::clone(sink) as _,
+        sent: true,
+        received,
+    };
+    assert!(switch.tap("c", &tap(&sent, false)).is_none());
+    let life = switch.tap("a", &tap(&sent, false)).unwrap();
+    switch.tap("b", &tap(&sent, false)).unwrap();
+    switch.tap("b", &tap(&both, true)).unwrap();
+    // Each tap takes frames as an application without offloads does.
+    let (header, long) = tcp_frame();
+    let plain = frame(mac(2), mac(1), 0);
+    send(
+        &switch,
+        from,
+        &[(NetHeader::default(), plain.clone()), (header, long)],
+    );
+    let (sent_frames, both_frames) = (sent.frames(), both.frames());
+    assert_eq!(sent_frames.first(), Some(&plain));
+    assert!(sent_frames.len() > 2);
+    assert_eq!(both_frames, sent_frames);
+    switch.untap(&(Arc::clone(&sent) as _));
+    send(&switch, from, &[(NetHeader::default(), plain)]);
+    assert_eq!((sent.frames().len(), both.frames().len()), (0, 1));
+    assert_eq!(life.strong_count(), 1);
+    switch.detach(from);
+    assert_eq!(life.strong_count(), 0);
 }
 
 /// An IPv4 frame with 3000 bytes of TCP payload, its checksum left to others.
