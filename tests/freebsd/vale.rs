@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bed::{Error, Result, Test};
+use bed::{Census, Error, Result, Test};
 use vtnetd::backend::host::{HostSide, InProcess};
 use vtnetd::backend::netmap::{Kernel, NetmapHost, Source};
 use vtnetd::driver::net::Pair;
@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("vale::two_vtgens_agree_on_their_counts", counts),
         Test::new("vale::another_program_on_the_switch", another_program),
         Test::new("vale::ports_go_with_the_process", gone),
+        Test::new("vale::ports_come_and_go_within_a_process", openings),
     ]
 }
 
@@ -162,16 +163,53 @@ fn await_frame(port: &dyn Port) -> Result<Option<Vec<u8>>> {
     Ok(Some(frame))
 }
 
+/// How often something is repeated: `usual`, or what VTNETD_ROUNDS says. To
+/// make a port takes an emulated machine's kernel near half a second.
+fn rounds(usual: usize) -> usize {
+    let asked = std::env::var("VTNETD_ROUNDS").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
 /// Nothing stays on the switch when the process is gone.
 fn gone() -> Result<()> {
     let control = Device::open()?;
-    for _ in 0..5 {
+    for _ in 0..rounds(5) {
         let served = Served::start(&["vale9:a,type=kernel,queues=2"])?;
         control.header_len("vale9:a")?;
         served.vtnetd.stop()?;
         if control.header_len("vale9:a").is_ok() {
             return Err(Error::new("vale9:a is there after its process"));
         }
+    }
+    Ok(())
+}
+
+/// Ports that come and go within one process.
+fn openings() -> Result<()> {
+    let own = std::process::id();
+    let control = Device::open()?;
+    let mut before = None;
+    for _ in 0..rounds(20) {
+        let side: Box<dyn HostSide> = Box::new(wrong(NetmapHost::new("vale9:a", 1))?);
+        let opening = wrong(Kernel::new(InProcess::new(side)).open())?;
+        if opening.ports.len() != 1 {
+            return Err(Error::new("vale9:a has not one ring"));
+        }
+        drop(opening);
+        // What the first one has left for all, such as a library's memory.
+        if before.is_none() {
+            before = Some(Census::of(own)?);
+        }
+    }
+    let after = Census::of(own)?;
+    if before
+        .as_ref()
+        .is_some_and(|before| before.descriptors != after.descriptors)
+    {
+        return Err(Error::new(format!("{before:?}, then {after:?}")));
+    }
+    if control.header_len("vale9:a").is_ok() {
+        return Err(Error::new("vale9:a is still there"));
     }
     Ok(())
 }
