@@ -181,6 +181,9 @@ pub enum OpenError {
     /// Only FreeBSD has it.
     #[error("{0}: only FreeBSD has it; take a tap, or a switch, as in vale0:vm1")]
     FreeBsdOnly(String),
+    /// Only FreeBSD has a switch in its kernel.
+    #[error("{0}: type=kernel: only FreeBSD has it; leave type= out")]
+    KernelSwitch(String),
     /// The back end has no such operation.
     #[error("{0:?}: this kind of back end cannot do that; report it as a defect of vtnetd")]
     Operation(Operation),
@@ -341,6 +344,9 @@ fn vale_host(spec: &Spec) -> Result<Option<Box<dyn HostSide>>, OpenError> {
     match spec.switch {
         SwitchType::Core => Ok(None),
         SwitchType::Any if !kernel_switches(&spec.name) => Ok(None),
+        SwitchType::Kernel if cfg!(not(target_os = "freebsd")) => {
+            Err(OpenError::KernelSwitch(spec.name.clone()))
+        }
         SwitchType::Any | SwitchType::Kernel => netmap_host(spec).map(Some),
     }
 }

@@ -218,7 +218,7 @@ fn vm_name(item: &str, value: &str) -> Result<String, UsageError> {
 /// Empty, with a NUL, or longer than the system's socket addresses.
 pub(super) fn socket_path(option: &str, path: &str) -> Result<PathBuf, UsageError> {
     if path.is_empty() {
-        return Err(option.blame("the path is empty", "write one, as in /run/vm1.sock"));
+        return Err(option.blame("the path is empty", "write one, as in /var/run/vm1.sock"));
     }
     if path.contains('\0') {
         return Err(option.blame("the path has a NUL in it", "leave it out"));

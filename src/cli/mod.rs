@@ -103,7 +103,7 @@ fn options() -> Options {
         .optflag(
             "",
             "no-sandbox",
-            "go on without the sandbox, where the system has none",
+            "serve without the sandbox, which is not safe",
         )
         .optflag("", "version", "print the version and exit");
     options
@@ -149,7 +149,7 @@ where
 
     let pid_file = matches.opt_str("p");
     if pid_file.as_deref() == Some("") {
-        return Err("-p".blame("the path is empty", "write -p /run/vtnetd.pid"));
+        return Err("-p".blame("the path is empty", "write -p /var/run/vtnetd.pid"));
     }
     let user = matches.opt_str("u");
     if user.as_deref() == Some("") {
@@ -161,7 +161,7 @@ where
         ([], _) => {
             return Err("-s".blame(
                 "no device is given",
-                "write -s virtio-net,vale0:vm1,socket=/run/vm1.sock",
+                "write -s virtio-net,vale0:vm1,socket=/var/run/vm1.sock",
             ));
         }
         ([only], socket) => vec![DeviceSpec::parse(only, socket)?],

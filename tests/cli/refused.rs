@@ -402,7 +402,11 @@ const LINES: &[(&[&str], &str, &str)] = &[
     ),
     (&["-s"], "-s", "vtnetd -h shows what"),
     (&["-s", DEVICE, "-p"], "-p", "vtnetd -h shows what"),
-    (&["-s", DEVICE, "-p", ""], "-p", "write -p /run/vtnetd.pid"),
+    (
+        &["-s", DEVICE, "-p", ""],
+        "-p",
+        "write -p /var/run/vtnetd.pid",
+    ),
     (&["-s", DEVICE, "-u"], "-u", "vtnetd -h shows what"),
     (&["-s", DEVICE, "-u", ""], "-u", "write -u vtnetd"),
     (&["-u", "a", "-u", "b", "-s", DEVICE], "-u", ONCE),

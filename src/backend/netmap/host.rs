@@ -29,6 +29,16 @@ pub struct NetmapHost {
 fn request(name: &str, pairs: u16) -> Result<Request, OpenError> {
     if name.starts_with(NM_BDG_NAME) {
         PortName::parse(name).map_err(RegisterError::from)?;
+        // The kernel says ENOMEM.
+        let mut parts = name.splitn(2, ':');
+        if parts.any(|part| part.len() >= libc::IFNAMSIZ) {
+            return Err(OpenError::System {
+                name: name.to_owned(),
+                error: io::Error::from_raw_os_error(libc::ENAMETOOLONG),
+                cure: "in the kernel a switch's and a port's name have 15 bytes at most; write \
+                       shorter ones or type=core",
+            });
+        }
         let rings = pairs.clamp(1, MAX_PAIRS);
         // A port that this makes has a ring for each pair.
         return Ok(Request {

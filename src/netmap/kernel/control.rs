@@ -125,7 +125,7 @@ impl Device {
             return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
         }
         for (to, from) in header.nr_name.iter_mut().zip(name.bytes()) {
-            *to = i8::from_ne_bytes([from]);
+            *to = std::ffi::c_char::from_ne_bytes([from]);
         }
         // SAFETY: the request is a header whose body, which `T` says is that of
         // a request, is writable and outlives the call.

@@ -33,7 +33,7 @@ pub fn interface(name: &str) -> io::Result<Interface> {
             return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
         }
         for (to, from) in answer.ifr_name.iter_mut().zip(name.bytes()) {
-            *to = i8::from_ne_bytes([from]);
+            *to = std::ffi::c_char::from_ne_bytes([from]);
         }
         // SAFETY: both requests read and write an ifreq.
         match unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut answer) } {
