@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Failure;
+use super::{Failure, log};
 use crate::device::Device;
 use crate::event::{Alarm, Event, Events, Interest, Poller, Signal, Signals, Waker};
 use crate::frontend::vhost_user::{EndpointSpec, FrontEnd};
@@ -160,7 +160,7 @@ impl Control {
     fn log_statistics(&self) {
         for device in &self.devices {
             for line in device.statistics().lines() {
-                tracing::info!("{line}");
+                tracing::info!(target: log::ASKED, "{line}");
             }
         }
     }

@@ -128,7 +128,8 @@ fn statistics_are_logged_on_demand() {
         scratch.path("s")
     );
     let mut running = Running::ready(&["-s", &device]);
-    for _ in 0..2 {
+    // Every time, other than what guests can cause.
+    for _ in 0..50 {
         running.signal(Signal::SIGUSR1);
         let line = running.until("web/vale0:vm1 tx0");
         assert!(line.contains("frames=0"), "{line}");
