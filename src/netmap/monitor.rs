@@ -1,7 +1,7 @@
 //! Monitors: ports that receive what other ports send and receive.
 //!
 //! A monitor of a client's port watches the port's rings (see
-//! [`Watch`](super::kring::Watch)). A guest's port has no rings to watch: its
+//! [`Watch`]). A guest's port has no rings to watch: its
 //! monitor is told by the switch, gets copies, and each frame as a receiver
 //! without offloads would get it.
 
