@@ -252,6 +252,26 @@ fn monitors_see_frames_before_the_receiver_syncs() {
     }
 }
 
+#[test]
+fn a_ring_that_goes_later_takes_nobodys_buffers_with_it() {
+    let region = region();
+    let link = link(&region);
+    put(&link, &[(60, 0); 3]);
+    let late = Arc::clone(&link.rx);
+    drop(link);
+    // Who comes in between gets the buffers that the transmit ring had.
+    let spec = pipe(&region).rings(End::Master).spec(Direction::Rx, 0);
+    let others = [(); 2].map(|()| region.ring(&spec).unwrap());
+    let free = region.free()[2];
+    drop(late);
+    assert_eq!(
+        region.free()[2],
+        free + 3,
+        "those that were sent, no others"
+    );
+    drop(others);
+}
+
 proptest! {
     /// Whatever the two sides write and in whatever order they sync, both find
     /// every buffer in one place, and all of them go back.
