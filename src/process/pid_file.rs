@@ -53,13 +53,15 @@ impl PidFile {
         draft.push(format!(".{pid}"));
         let draft = PathBuf::from(draft);
         // Ours by its name, so what a former process of our number left there
-        // may go.
+        // may go. It is not written to: it may be a link to another's file.
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
         let file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o644)
-            .custom_flags(libc::O_NOFOLLOW)
             .open(&draft)
             .map_err(failed)?;
         let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
@@ -204,6 +206,25 @@ mod tests {
         let scratch = Scratch::new("given-up");
         drop(claim(&scratch.0.join("pid")).unwrap());
         assert!(scratch.names().is_empty());
+    }
+
+    /// What lies in the draft's place is replaced, and what it leads to stays.
+    #[test]
+    fn a_draft_is_a_new_file() {
+        let scratch = Scratch::new("draft");
+        let precious = scratch.0.join("precious");
+        fs::write(&precious, "data").unwrap();
+        let draft = scratch.0.join(format!("pid.{}", std::process::id()));
+        for symbolic in [false, true] {
+            if symbolic {
+                std::os::unix::fs::symlink(&precious, &draft).unwrap();
+            } else {
+                fs::hard_link(&precious, &draft).unwrap();
+            }
+            drop(claim(&scratch.0.join("pid")).unwrap());
+            assert_eq!(fs::read_to_string(&precious).unwrap(), "data");
+            assert_eq!(scratch.names(), ["precious"]);
+        }
     }
 
     #[test]
