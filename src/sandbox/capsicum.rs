@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use capsicum::{CapRights, FcntlRights, FileRights, IoctlRights, Right};
+use capsicum::{CapRights, Fcntl as Command, FcntlRights, FileRights, IoctlRights, Right};
 
 use super::SandboxError;
 use super::rights::Role;
@@ -16,16 +16,13 @@ struct Needs {
     rights: &'static [Right],
     /// ioctl(2) requests, if [`Right::Ioctl`] is among the rights.
     ioctls: &'static [libc::u_long],
-    /// fcntl(2) commands, if [`Right::Fcntl`] is among the rights.
-    fcntls: FcntlRights,
+    /// Whether it is asked and told by fcntl(2) not to block.
+    blocking: bool,
 }
 
 /// `NIOCTXSYNC` and `NIOCRXSYNC` of net/netmap.h: two of its requests name
 /// nothing. `NIOCREGIF` and `NIOCCTRL` register and control by name.
-const NETMAP_SYNC: [libc::u_long; 2] = [
-    nix::request_code_none!(b'i', 148),
-    nix::request_code_none!(b'i', 149),
-];
+const NETMAP_SYNC: [libc::u_long; 2] = [ffi::NIOCTXSYNC, ffi::NIOCRXSYNC];
 /// What a tap is called (net/if_tap.h).
 const TAP: [libc::u_long; 1] = [ffi::TAPGIFNAME];
 /// What groups an interface is in (sys/sockio.h).
@@ -69,17 +66,21 @@ fn needs(role: Role) -> Needs {
         Role::Log => (&[Write, Fstat], &[]),
         Role::Nothing => (&[], &[]),
     };
-    let mut fcntls = FcntlRights::new();
-    // What a front end passed has to be switched not to block.
-    if matches!(role, Role::Kick | Role::Call) {
-        fcntls.allow(capsicum::Fcntl::GetFL);
-        fcntls.allow(capsicum::Fcntl::SetFL);
-    }
     Needs {
         rights,
         ioctls,
-        fcntls,
+        // What a front end passed has to be switched.
+        blocking: matches!(role, Role::Kick | Role::Call),
     }
+}
+
+/// What is left of the fcntl(2) commands `had`.
+fn fcntls(mut had: FcntlRights, needs: &Needs) -> FcntlRights {
+    had.deny(Command::GetOwn).deny(Command::SetOwn);
+    if !needs.blocking {
+        had.deny(Command::GetFL).deny(Command::SetFL);
+    }
+    had
 }
 
 /// As [`limit`](super::rights::limit).
@@ -97,11 +98,8 @@ pub(super) fn limit(fd: BorrowedFd<'_>, role: Role) -> io::Result<()> {
         IoctlRights::Limited(needs.ioctls.to_vec()).limit(&fd)?;
     }
     if had.is_set(Right::Fcntl) {
-        match needs.fcntls.limit(&fd) {
-            // A front end has allowed fewer commands already.
-            Err(error) if error.raw_os_error() == Some(libc::ENOTCAPABLE) => {}
-            limited => limited?,
-        }
+        // A front end may have allowed fewer commands already.
+        fcntls(FcntlRights::from_file(&fd)?, &needs).limit(&fd)?;
     }
     rights.limit(&fd)
 }
@@ -180,7 +178,11 @@ mod tests {
                 "{role:?}"
             );
             let fcntls = FcntlRights::from_file(&file).unwrap();
-            assert_eq!(fcntls, needs.fcntls, "{role:?}");
+            let mut wanted = FcntlRights::new();
+            if needs.blocking {
+                wanted.allow(Command::GetFL).allow(Command::SetFL);
+            }
+            assert_eq!(fcntls, wanted, "{role:?}");
             // Once more changes nothing.
             limit(file.as_fd(), role).unwrap();
             assert_eq!(FileRights::from_file(&file).unwrap(), has, "{role:?}");
@@ -226,9 +228,10 @@ mod tests {
 
         let file = anything();
         let mut fcntls = FcntlRights::new();
-        fcntls.allow(capsicum::Fcntl::GetFL);
+        fcntls.allow(Command::GetFL).allow(Command::GetOwn);
         fcntls.limit(&file).unwrap();
         limit(file.as_fd(), Role::Kick).unwrap();
+        fcntls.deny(Command::GetOwn);
         assert_eq!(FcntlRights::from_file(&file).unwrap(), fcntls);
     }
 
