@@ -42,8 +42,9 @@ pub struct Memory {
     len: NonZeroUsize,
 }
 
-// SAFETY: an address and a length; all access is by volatile copies, which are
-// as good from any thread.
+// SAFETY: an address and a length; all access is by volatile reads, which are
+// as good from any thread. Rings and buffers are accessed by who has their
+// `RingParts`.
 unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}
@@ -83,12 +84,13 @@ impl Memory {
     fn read<T: Number>(&self, offset: u64) -> Option<T> {
         let at = self.at(offset & !7, size_of::<u64>())?;
         let within = usize::try_from(offset & 7).ok()?;
-        if within + size_of::<T>() > size_of::<u64>() {
+        if within % align_of::<T>() != 0 || within + size_of::<T>() > size_of::<u64>() {
             return None;
         }
-        // SAFETY: it lies in the eight bytes that are mapped at `at`; a number
-        // may be anything, and is aligned as it is in its structure.
-        Some(unsafe { at.add(within).cast::<T>().read_unaligned() })
+        // SAFETY: it lies in the eight bytes that are mapped at `at`, which is
+        // a multiple of 8, and is aligned; a number may be anything. Volatile,
+        // for whoever shares the memory may write to it at any time.
+        Some(unsafe { at.add(within).cast::<T>().read_volatile() })
     }
 
     /// The bound rings of the `netmap_if` at `offset`, which has `tx` transmit
