@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
 use super::super::OpenError;
 use super::super::host::{Interface, Occasion};
@@ -65,10 +65,21 @@ impl Kept {
         tap.is_some_and(|tap| !self.ours || request::set_transient(tap.as_fd(), false).is_ok())
     }
 
+    /// What the open interface is called now. `ENXIO`: it is not in this
+    /// network stack any more, where its name and number may be another's.
+    fn name(&self) -> Result<String, Errno> {
+        let tap = self.tap.as_ref().ok_or(Errno::ENXIO)?;
+        let name = request::name(tap.as_fd())?;
+        if if_nametoindex(name.as_str())? == self.index {
+            Ok(name)
+        } else {
+            Err(Errno::ENXIO)
+        }
+    }
+
     /// Has the kernel leave to the guest what it takes (feature bits).
     pub(in super::super) fn set_capabilities(&self, features: u64) -> Result<(), Errno> {
-        let name = if_indextoname(self.index)?;
-        let name = name.to_str().map_err(|_| Errno::EINVAL)?;
+        let name = self.name()?;
         let (mut mask, mut wanted) = (0, 0);
         for (needs, capabilities) in CAPABILITIES {
             mask |= capabilities;
@@ -77,19 +88,21 @@ impl Kept {
             }
         }
         let bits = |capabilities| libc::c_int::try_from(capabilities).map_err(|_| Errno::EINVAL);
-        Control::new()?.set_capabilities(name, bits(mask)?, bits(wanted)?)
+        Control::new()?.set_capabilities(&name, bits(mask)?, bits(wanted)?)
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
+        let name = self.name();
         if !(self.close() && self.ours) {
             return;
         }
-        let name = if_indextoname(self.index);
-        let destroyed = name.and_then(|name| {
-            let name = name.to_str().map_err(|_| Errno::EINVAL)?;
-            Control::new()?.destroy(name)
+        // Closed, it may be destroyed by somebody else, and its number given to
+        // another before it is its turn.
+        let destroyed = name.and_then(|name| match if_nametoindex(name.as_str()) {
+            Ok(index) if index == self.index => Control::new()?.destroy(&name),
+            _ => Err(Errno::ENXIO),
         });
         if let Err(errno) = destroyed {
             tracing::debug!("interface {}: not destroyed: {errno}", self.index);
