@@ -11,7 +11,7 @@ use vtnetd::cli::{self, Command, Config, DeviceSpec, SocketSpec};
 use vtnetd::device::{Device, DeviceOptions, mac};
 use vtnetd::frontend::vhost_user::EndpointSpec;
 use vtnetd::netmap::vale::Switches;
-use vtnetd::process::{Control, Exit, Failure, inherited, log};
+use vtnetd::process::{Control, Exit, Failure, close_others, inherited, log};
 use vtnetd::sandbox::opener::Opener;
 use vtnetd::sandbox::{Sandbox, User};
 use vtnetd::worker::Workers;
@@ -45,6 +45,10 @@ fn serve(config: &Config) -> Result<(), Failure> {
     log::start(config.verbose, config.debug);
     // First of all, or something of our own could be taken for inherited.
     let inherited = take_inherited(&config.devices)?;
+    // SAFETY: until here nothing was opened, or it was closed again.
+    if let Err(errno) = unsafe { close_others(inherited.iter().flatten()) } {
+        tracing::warn!("inherited descriptors that nobody named stay open: {errno}");
+    }
     // Some of that is to be seen in the file system only.
     let privileged: Vec<bool> = config.devices.iter().map(has_host_side).collect();
     let user = config.user.as_deref().map(User::find).transpose()?;

@@ -1,6 +1,6 @@
 //! Descriptors that whoever started us has left open.
 
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{F_GETFD, F_SETFD, FdFlag, fcntl};
@@ -37,10 +37,45 @@ pub fn inherited(number: RawFd) -> Result<OwnedFd, InheritError> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Closes what was inherited besides standard input, output and error, and was
+/// not `taken`: nobody has named it, and it could be anything.
+///
+/// # Errors
+/// `ENOSYS`: the kernel has no close_range(2), as Linux before 5.9.
+///
+/// # Safety
+/// This process has opened nothing of its own yet: that would be closed, too.
+pub unsafe fn close_others<'a>(taken: impl IntoIterator<Item = &'a OwnedFd>) -> Result<(), Errno> {
+    let numbers = taken.into_iter().map(AsRawFd::as_raw_fd);
+    let mut numbers: Vec<_> = numbers.filter_map(|fd| u32::try_from(fd).ok()).collect();
+    numbers.sort_unstable();
+    let mut first = STDERR + 1;
+    for number in numbers {
+        if first < number {
+            close_range(first, number - 1)?;
+        }
+        first = number + 1;
+    }
+    close_range(first, u32::MAX)
+}
+
+/// Standard error's number, the last that stays.
+const STDERR: u32 = 2;
+
+fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    // SAFETY: who called has said that nothing is open there that is in use.
+    #[cfg(target_os = "linux")]
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    // SAFETY: as above.
+    #[cfg(not(target_os = "linux"))]
+    let closed = unsafe { libc::close_range(first, last, 0) };
+    Errno::result(closed).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::fd::IntoRawFd;
 
     #[test]
     fn what_was_left_open_is_taken_once() {

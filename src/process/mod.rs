@@ -9,5 +9,5 @@ mod pid_file;
 
 pub use control::Control;
 pub use failure::{Exit, Failure};
-pub use inherited::{InheritError, inherited};
+pub use inherited::{InheritError, close_others, inherited};
 pub use pid_file::{PidFile, PidFileError};
