@@ -52,7 +52,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
     // Some of that is to be seen in the file system only.
     let privileged: Vec<bool> = config.devices.iter().map(has_host_side).collect();
     let user = config.user.as_deref().map(User::find).transpose()?;
-    let (opener, inherited) = Opener::start(config, inherited)?;
+    let (opener, inherited) = Opener::start(config, user.as_ref(), inherited)?;
     if config.pid_file.is_some() {
         opener.claim_pid_file()?;
     }

@@ -2,8 +2,10 @@
 
 use std::io;
 
+use nix::errno::Errno;
 use nix::unistd::{
-    Gid, Uid, getegid, geteuid, getgid, getgroups, getuid, setgid, setgroups, setuid,
+    Gid, Uid, getegid, geteuid, getgid, getgroups, getuid, setegid, seteuid, setgid, setgroups,
+    setuid,
 };
 
 use super::SandboxError;
@@ -29,6 +31,27 @@ impl User {
             uid: found.uid,
             gid: found.gid,
         })
+    }
+
+    /// Does `work` as this user, of its login group only, and is who it was
+    /// before afterwards. To be called before there are threads.
+    ///
+    /// # Errors
+    /// `EPERM`: the process is not root's. If it cannot go back, it is left
+    /// with less than it had, never with more.
+    pub(super) fn act<T>(&self, work: impl FnOnce() -> T) -> Result<T, Errno> {
+        let (uid, gid, groups) = (geteuid(), getegid(), getgroups()?);
+        let done = setgroups(&[self.gid])
+            .and_then(|()| setegid(self.gid))
+            .and_then(|()| seteuid(self.uid))
+            .map(|()| work());
+        // The other way round: who is not root may not change groups.
+        seteuid(uid)?;
+        setegid(gid)?;
+        if done.is_ok() || getgroups()? != groups {
+            setgroups(&groups)?;
+        }
+        done
     }
 
     /// Becomes this user for good, of its login group only. To be called before

@@ -1,11 +1,15 @@
 //! The two processes: who opens, who serves, and how they end.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+#[cfg(target_os = "linux")]
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::lifecycle::Running;
 use crate::vtnetd::{EX_USAGE, Scratch, run, text, vtnetd};
@@ -94,6 +98,88 @@ fn users_that_cannot_be_become() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(EX_NOPERM), "{said}");
     assert!(said.contains("run as root, or leave -u out"), "{said}");
+}
+
+/// What nobody has named is open in neither of the two processes.
+#[test]
+fn other_inherited_descriptors_are_closed() {
+    let scratch = Scratch::new("inherited");
+    let device = format!("virtio-net,none,socket={}", scratch.path("s"));
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = crate::lifecycle::inheriting(theirs.into(), &["-s", &device]);
+    let mut running = Running::spawn(&mut command);
+    drop(command);
+    running.until("ready");
+    // Ends, or this waits for ever.
+    assert_eq!(std::io::Read::read(&mut ours, &mut [0]).unwrap(), 0);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().0, Some(0));
+}
+
+/// Somebody else may have the connection with the opener.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_opener_ends_with_the_process_not_with_the_connection() {
+    let scratch = Scratch::new("passed-on");
+    let device = format!("virtio-net,none,socket={}", scratch.path("s"));
+    let running = Running::ready(&["-s", &device]);
+    let id = running.id();
+    // SAFETY: numbers only.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };
+    assert!(process >= 0);
+    let mut taken = 0;
+    for entry in fs::read_dir(format!("/proc/{id}/fd")).unwrap() {
+        let number = entry.unwrap().file_name().into_string().unwrap();
+        let number: libc::c_int = number.parse().unwrap();
+        // Its log is ours: where that ends, everything has.
+        if number > 2 {
+            // SAFETY: numbers only. They stay open as long as this test.
+            let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process, number, 0) };
+            taken += usize::from(fd >= 0);
+        }
+    }
+    if taken == 0 {
+        println!("skipped: may not take another process's descriptors");
+    }
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.end().0, None);
+    assert_eq!(scratch.names(), [""; 0]);
+}
+
+/// The effective user of who has connected.
+fn connected_as(stream: &UnixStream) -> u32 {
+    #[cfg(target_os = "linux")]
+    let peer = getsockopt(stream, sockopt::PeerCredentials);
+    #[cfg(not(target_os = "linux"))]
+    let peer = getsockopt(stream, sockopt::LocalPeerCred);
+    peer.unwrap().uid()
+}
+
+/// The opener connects with no more rights than the process that it is for.
+#[test]
+fn with_a_user_it_connects_as_that_user() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::new("connects-as");
+    let path = scratch.path("s");
+    let ours = scratch.path("listens");
+    let listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    let devices = [
+        format!("virtio-net,none,mode=client,socket={path}"),
+        format!("virtio-net,none,socket={ours}"),
+    ];
+    let args = ["-u", "nobody", "-s", &devices[0], "-s", &devices[1]];
+    let running = Running::ready(&args);
+    for _ in 0..2 {
+        let (stream, _) = listener.accept().unwrap();
+        assert_eq!(connected_as(&stream), NOBODY);
+    }
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().0, Some(0));
+    // It is root again: nobody could not have removed its socket there.
+    assert_eq!(scratch.names(), ["s"]);
 }
 
 /// Lines of /proc/PID/status, by their names.

@@ -10,6 +10,7 @@
 //! ends when the other one does, however that ends, and then removes the names
 //! that it has made: sockets and the pid file.
 
+mod client;
 mod packets;
 mod protocol;
 mod server;
@@ -19,8 +20,9 @@ mod tests;
 mod throttle;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::parent_id;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +37,7 @@ use crate::cli::Config;
 use crate::event::SIGNALS;
 use crate::frontend::vhost_user::Connect;
 use crate::process::{Exit, Failure};
-use crate::sandbox::{Role, limit};
+use crate::sandbox::{Role, User, limit};
 use packets::Packets;
 use protocol::{ABSENT, ANSWER, Answer, Index, Refusal, Request, decode};
 use server::Server;
@@ -51,14 +53,15 @@ pub struct Opener(Arc<Link>);
 struct Link(Mutex<Packets>);
 
 impl Opener {
-    /// Forks the opener of what `config` says. It drops `others`, descriptors
+    /// Forks the opener of what `config` says, for this process, which is going
+    /// to be `user`, or to stay what it is. It drops `others`, descriptors
     /// that are not its business; they are given back here.
     ///
     /// To be called while this process has one thread.
     ///
     /// # Errors
     /// The system has no process or no descriptor left.
-    pub fn start<T>(config: &Config, others: T) -> Result<(Self, T), Failure> {
+    pub fn start<T>(config: &Config, user: Option<&User>, others: T) -> Result<(Self, T), Failure> {
         let os = |errno: Errno| Failure::os("opener")(errno.into());
         let (ours, theirs) = Packets::pair().map_err(os)?;
         let client = std::process::id();
@@ -73,7 +76,7 @@ impl Opener {
             ForkResult::Child => {
                 drop((ours, others));
                 // Nothing may unwind into what the other process goes on with.
-                let ended = catch_unwind(AssertUnwindSafe(|| run(config, client, &theirs)));
+                let ended = catch_unwind(AssertUnwindSafe(|| run(config, user, client, &theirs)));
                 let status = if ended.is_ok() {
                     0
                 } else {
@@ -136,7 +139,7 @@ fn index(device: usize) -> Index {
 }
 
 /// What the opener does from its fork to its end.
-fn run(config: &Config, client: u32, packets: &Packets) {
+fn run(config: &Config, user: Option<&User>, client: u32, packets: &Packets) {
     // They are for the other process, whose end is this one's.
     for number in SIGNALS {
         // SAFETY: to ignore a signal calls nothing.
@@ -146,7 +149,21 @@ fn run(config: &Config, client: u32, packets: &Packets) {
         }
     }
     name_process();
-    Server::new(config, client).serve(packets);
+    let end = match client::watch(client) {
+        Ok(end) => Some(end),
+        Err(Errno::ESRCH) => return,
+        // A kernel without pidfd_open(2).
+        Err(errno) => {
+            tracing::warn!("opener: process {client} cannot be watched: {errno}");
+            None
+        }
+    };
+    // It may have ended before, and its number be another's.
+    if parent_id() != client {
+        return;
+    }
+    let end = end.as_ref().map(OwnedFd::as_fd);
+    Server::new(config, user, client).serve(packets, end);
 }
 
 /// Has ps(1) and top(1) tell the two processes apart.

@@ -9,6 +9,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
     recv, recvmsg, send, sendmsg, shutdown, socketpair,
@@ -26,9 +27,10 @@ impl AsFd for Packets {
     }
 }
 
-/// A whole packet, and no signal when the other end is gone.
+/// A whole packet, no signal when the other end is gone, and no waiting: there
+/// is room for it unless the other end does not read what it has asked for.
 fn packet_flags() -> MsgFlags {
-    MsgFlags::MSG_EOR | MsgFlags::MSG_NOSIGNAL
+    MsgFlags::MSG_EOR | MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT
 }
 
 /// Calls again what a signal has interrupted.
@@ -49,13 +51,13 @@ impl Packets {
         Ok((Self(one), Self(other)))
     }
 
-    /// Sends one packet; waits until there is room.
+    /// Sends one packet. `EAGAIN`: there is no room.
     pub(super) fn send(&self, packet: &[u8]) -> Result<(), Errno> {
         let socket = self.0.as_raw_fd();
         whole(|| send(socket, packet, packet_flags())).map(drop)
     }
 
-    /// Sends one packet with descriptors; waits until there is room.
+    /// Sends one packet with descriptors. `EAGAIN`: there is no room.
     pub(super) fn send_with(&self, packet: &[u8], fds: &[OwnedFd]) -> Result<(), Errno> {
         if fds.is_empty() {
             return self.send(packet);
@@ -65,6 +67,15 @@ impl Packets {
         let socket = self.0.as_raw_fd();
         let packet = [IoSlice::new(packet)];
         whole(|| sendmsg::<()>(socket, &packet, &rights, packet_flags(), None)).map(drop)
+    }
+
+    /// Waits until there is a packet or the other end is gone; false once `end`
+    /// is readable.
+    pub(super) fn wait(&self, end: Option<BorrowedFd<'_>>) -> Result<bool, Errno> {
+        let mut fds = vec![PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        fds.extend(end.map(|end| PollFd::new(end, PollFlags::POLLIN)));
+        whole(|| poll(&mut fds, PollTimeout::NONE))?;
+        Ok(fds.iter().skip(1).all(|end| end.any() == Some(false)))
     }
 
     /// Waits for a packet, and returns its length or what fits `room` of it; 0

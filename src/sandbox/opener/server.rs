@@ -1,7 +1,7 @@
 //! The opener's side: takes requests, checks them against the configuration,
 //! and does them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -13,14 +13,15 @@ use super::throttle::Throttle;
 use crate::backend::host::{HostSide, MAX_FDS, MAX_NUMBERS, MAX_TEXT, Opened, Operation};
 use crate::backend::{self, OpenError};
 use crate::cli::{Config, DeviceSpec, SocketSpec};
-use crate::frontend::vhost_user::try_connect;
 use crate::process::{Exit, Failure, PidFile};
-use crate::sandbox::{Role, limit};
+use crate::sandbox::{Role, User, limit};
 
 /// What the opener knows, and what it keeps of what it has opened. The names
 /// that it made are removed when it is dropped.
 pub(super) struct Server<'c> {
     config: &'c Config,
+    /// What the process that is served runs as, if not as it was started.
+    user: Option<&'c User>,
     /// The process that is served; the pid file is about it.
     client: u32,
     pid_file: Option<PidFile>,
@@ -60,7 +61,7 @@ fn refusal(error: impl Into<Failure>) -> Refusal {
 }
 
 impl<'c> Server<'c> {
-    pub(super) fn new(config: &'c Config, client: u32) -> Self {
+    pub(super) fn new(config: &'c Config, user: Option<&'c User>, client: u32) -> Self {
         let kept = |spec| Kept {
             spec,
             socket: None,
@@ -68,19 +69,21 @@ impl<'c> Server<'c> {
         };
         Self {
             config,
+            user,
             client,
             pid_file: None,
             devices: config.devices.iter().map(kept).collect(),
         }
     }
 
-    /// Answers until the other end is gone, or sends what has not the length of
-    /// a request: then it is not the program that it was.
-    pub(super) fn serve(&mut self, packets: &Packets) {
+    /// Answers until the other end is gone or `end` is readable, or it does
+    /// what the program that it was does not: sends what has not the length of
+    /// a request, or asks on without reading its answers.
+    pub(super) fn serve(&mut self, packets: &Packets, end: Option<BorrowedFd<'_>>) {
         let mut throttle = Throttle::new(Instant::now());
         // One byte more than a request shows that a packet is none.
         let mut room = [0; Request::LEN + 1];
-        loop {
+        while packets.wait(end) == Ok(true) {
             match packets.receive(&mut room) {
                 Ok(Request::LEN) => {}
                 Ok(0) | Err(_) => return,
@@ -109,7 +112,10 @@ impl<'c> Server<'c> {
             Request::ClaimPidFile => self.claim_pid_file(),
             Request::PublishPidFile => self.publish_pid_file(),
             Request::Listen(device) => self.device(device)?.listen(),
-            Request::Connect(device) => self.device(device)?.connect(),
+            Request::Connect(device) => {
+                let user = self.user;
+                self.device(device)?.connect(user)
+            }
             Request::Open(device) => self.device(device)?.open(),
             Request::Operate(device, operation) => self.device(device)?.operate(operation),
         }
@@ -155,11 +161,11 @@ impl Kept<'_> {
         handed(socket.into(), Role::Listener)
     }
 
-    fn connect(&self) -> Answer {
+    fn connect(&self, user: Option<&User>) -> Answer {
         let SocketSpec::Connect(path) = &self.spec.socket else {
             return Err(forbidden("a connection"));
         };
-        let socket = try_connect(path).map_err(|errno| Refusal {
+        let socket = sockets::connect(path, user).map_err(|errno| Refusal {
             exit: Exit::Unavailable as u8,
             errno: errno as i32,
             message: format!("{}: {errno}", path.display()),

@@ -49,6 +49,8 @@ impl Drop for Directory {
 struct Bed {
     directory: Directory,
     opener: Option<Opener>,
+    /// Dropped, it is as if the process had ended.
+    process: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -72,10 +74,14 @@ impl Bed {
             panic!("a right command line");
         };
         let (ours, theirs) = Packets::pair().unwrap();
-        let thread = std::thread::spawn(move || Server::new(&config, 4711).serve(&theirs));
+        let (end, process) = nix::unistd::pipe().unwrap();
+        let thread = std::thread::spawn(move || {
+            Server::new(&config, None, 4711).serve(&theirs, Some(end.as_fd()));
+        });
         Self {
             directory,
             opener: Some(Opener(Arc::new(Link(Mutex::new(ours))))),
+            process: Some(process),
             thread: Some(thread),
         }
     }
@@ -140,6 +146,13 @@ fn it_listens_and_connects_where_the_configuration_says() {
         assert!(connection.peer_addr().is_ok());
         theirs.accept().unwrap();
     }
+    // Not where a link leads to.
+    let path = PathBuf::from(bed.directory.path("connects"));
+    let moved = path.with_extension("moved");
+    fs::rename(&path, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &path).unwrap();
+    assert_eq!(connector.connect().unwrap_err(), Errno::ENOTSOCK);
+    fs::rename(&moved, &path).unwrap();
     drop(theirs);
     assert_eq!(connector.connect().unwrap_err(), Errno::ECONNREFUSED);
 
@@ -241,6 +254,29 @@ fn packets_that_are_none() {
         }
         assert_eq!(bed.directory.names(), [""; 0], "{} bytes", packet.len());
     }
+}
+
+/// Whoever has the other end of the connection by then.
+#[test]
+fn it_ends_when_the_other_process_does() {
+    let mut bed = Bed::new();
+    let _listener = bed.opener().listen(0).unwrap();
+    drop(bed.process.take());
+    bed.thread.take().unwrap().join().unwrap();
+    assert_eq!(bed.directory.names(), [""; 0]);
+}
+
+/// Nor is it held up by who does not read.
+#[test]
+fn it_ends_when_its_answers_are_not_read() {
+    let mut bed = Bed::new();
+    {
+        let link = bed.opener().0.0.lock().unwrap();
+        let request = Request::Connect(1).to_bytes();
+        // It cannot be asked any more once it has ended.
+        while matches!(link.send(&request), Ok(()) | Err(Errno::EAGAIN)) {}
+    }
+    bed.thread.take().unwrap().join().unwrap();
 }
 
 /// It ends with the other process in any case, and leaves nothing.

@@ -1,6 +1,7 @@
 //! Names that are free, stale, taken or something else.
 
 use std::path::PathBuf;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
@@ -85,4 +86,27 @@ fn a_name_that_somebody_else_took_over_is_not_removed() {
     let _second = UnixListener::bind(directory.socket()).unwrap();
     drop(file);
     assert!(directory.socket().exists());
+}
+
+/// Of many who start at once on a stale socket one has it, and keeps it.
+#[test]
+fn of_those_that_start_together_one_listens() {
+    const STARTERS: usize = 8;
+    let directory = Directory::new();
+    for _ in 0..50 {
+        drop(UnixListener::bind(directory.socket()).unwrap());
+        let together = Barrier::new(STARTERS);
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let start = || {
+                together.wait();
+                listen(&directory.socket())
+            };
+            let starters: Vec<_> = (0..STARTERS).map(|_| scope.spawn(start)).collect();
+            let ended = starters.into_iter().map(|one| one.join().unwrap());
+            ended.collect()
+        });
+        let listening = outcomes.iter().flatten().count();
+        assert_eq!(listening, 1, "{outcomes:?}");
+        try_connect(&directory.socket()).unwrap();
+    }
 }
