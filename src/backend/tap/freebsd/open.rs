@@ -125,7 +125,12 @@ pub(in super::super) fn open(
             "{name}: the interface is not there; make it again: ifconfig {name} create"
         ))
     };
-    let is_leaving = || control.is_in_group(name, &DRIVERS) == Ok(false);
+    // It may be gone by the time that it is asked about: whoever destroys it was
+    // waiting for us. To open what is left of it would keep that there.
+    let is_leaving = || {
+        let in_group = control.is_in_group(name, &DRIVERS);
+        matches!(in_group, Ok(false) | Err(Errno::ENXIO))
+    };
     if existed.is_none() && occasion == Occasion::AgainTheirs
         || existed.is_some() && occasion != Occasion::First && is_leaving()
     {
