@@ -7,6 +7,8 @@
 //! ring closes the gate to new leases, waits for those that are out, and only
 //! then acts. So after a stop nothing touches guest memory any more.
 
+mod lease;
+
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +17,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::notifier::{Blocks, drain, signal};
 use crate::virtio::memory::GuestMemory;
 use crate::virtio::queue::{
-    Chain, PackedQueue, Queue, RingAddresses, RingError, RingFeatures, SetupError, VirtQueue,
+    PackedQueue, Queue, RingAddresses, RingError, RingFeatures, SetupError, VirtQueue,
 };
+
+pub use lease::{Lease, Reservation};
 
 /// Most leases on one ring at a time; each worker has one at most.
 const MAX_LEASES: usize = 512;
@@ -286,21 +290,6 @@ impl Vring {
         (state.active.is_some() && !state.closing).then_some(Turn { vring: self, state })
     }
 
-    /// Lets a frame in from outside. `None`: the ring is stopped, disabled, or
-    /// about to stop.
-    pub fn lease(&self) -> Option<Lease<'_>> {
-        let mut state = self.lock();
-        if state.closing || !self.is_enabled() || state.leases >= MAX_LEASES {
-            return None;
-        }
-        let memory = Arc::clone(&state.active.as_ref()?.memory);
-        state.leases += 1;
-        Some(Lease {
-            vring: self,
-            memory: Some(memory),
-        })
-    }
-
     /// Empties the kick descriptor, but that of a ring that failed: it may be
     /// why.
     pub(super) fn drain_kick(&self) {
@@ -402,112 +391,5 @@ impl Turn<'_> {
     /// Stops the ring: something is wrong with it.
     pub fn fail(&mut self, fault: impl Into<VringFault>) {
         self.vring.fail(&mut self.state, fault.into());
-    }
-}
-
-/// A promise that the ring stays as it is until this is committed or dropped.
-pub struct Lease<'v> {
-    vring: &'v Vring,
-    /// Let go before the gate is told, so that a table is gone when the gate
-    /// says that nobody uses it.
-    memory: Option<Arc<GuestMemory>>,
-}
-
-/// Chains that were reserved under a lease, to be committed.
-#[must_use]
-pub struct Reservation(u64);
-
-impl Lease<'_> {
-    /// The table of the ring's buffers.
-    pub fn memory(&self) -> &GuestMemory {
-        static NOTHING: GuestMemory = GuestMemory::new_empty();
-        self.memory.as_deref().unwrap_or(&NOTHING)
-    }
-
-    /// Takes chains from the ring, all in one go: `take` returns how many.
-    pub fn reserve(
-        &self,
-        take: impl FnOnce(&mut Queue) -> Result<u16, RingError>,
-    ) -> Option<Reservation> {
-        let mut state = self.vring.lock();
-        match take(&mut state.active.as_mut()?.queue) {
-            Ok(0) => None,
-            Ok(chains) => {
-                let number = state.next_claim;
-                state.next_claim += 1;
-                state.claims.push_back(Claim {
-                    number,
-                    chains,
-                    done: false,
-                });
-                Some(Reservation(number))
-            }
-            Err(error) => {
-                self.vring.fail(&mut state, error.into());
-                None
-            }
-        }
-    }
-
-    /// Writes the used entries of the reservation (its chains, in order, with
-    /// the bytes written into each), publishes what is complete up to here,
-    /// and ends the lease. `count` runs under the lock, for counters.
-    pub fn commit(
-        mut self,
-        reservation: Reservation,
-        used: impl Iterator<Item = (Chain, u32)>,
-        count: impl FnOnce(),
-    ) {
-        let broken = self.memory().is_broken();
-        let mut state = self.vring.lock();
-        if let Some(active) = &mut state.active {
-            for (chain, len) in used {
-                active.queue.put_used(chain, if broken { 0 } else { len });
-            }
-        }
-        count();
-        let mut claims = state.claims.iter_mut();
-        if let Some(claim) = claims.find(|claim| claim.number == reservation.0) {
-            claim.done = true;
-        }
-        let mut published = 0;
-        while let Some(claim) = state.claims.front().filter(|claim| claim.done) {
-            published += claim.chains;
-            state.claims.pop_front();
-        }
-        if published > 0 {
-            if let Some(active) = &mut state.active {
-                active.queue.publish(published);
-            }
-            if let Err(fault) = state.interrupt() {
-                self.vring.fail(&mut state, fault);
-            }
-        }
-        if broken {
-            self.vring.fail(&mut state, VringFault::Memory);
-        }
-        self.end(&mut state);
-    }
-
-    fn end(&mut self, state: &mut State) {
-        if self.memory.take().is_none() {
-            return;
-        }
-        state.leases -= 1;
-        if state.leases == 0 {
-            // What a failed ring never published is gone with it.
-            state.claims.clear();
-            if state.closing {
-                self.vring.drained.notify_all();
-            }
-        }
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        if self.memory.is_some() {
-            self.end(&mut self.vring.lock());
-        }
     }
 }
