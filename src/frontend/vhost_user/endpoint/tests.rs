@@ -1,42 +1,19 @@
 //! Connections that fail, and inherited sockets.
 
-use std::fs;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use bed::Scratch;
 
 use super::*;
 
-/// A directory of this test's own.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("vtnetd-endpoint-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.0.join("socket")
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn connecting_to_nobody_fails_at_once() {
-    let directory = Directory::new();
-    assert_eq!(try_connect(&directory.socket()).unwrap_err(), Errno::ENOENT);
-    drop(UnixListener::bind(directory.socket()).unwrap());
+    let directory = Scratch::new().unwrap();
     assert_eq!(
-        try_connect(&directory.socket()).unwrap_err(),
+        try_connect(&directory.path("socket")).unwrap_err(),
+        Errno::ENOENT
+    );
+    drop(UnixListener::bind(directory.path("socket")).unwrap());
+    assert_eq!(
+        try_connect(&directory.path("socket")).unwrap_err(),
         Errno::ECONNREFUSED
     );
 }
@@ -48,14 +25,14 @@ fn an_inherited_descriptor_is_told_by_what_it_is() {
     let (one, _other) = UnixStream::pair().unwrap();
     assert!(matches!(open(one.into()), Ok((Endpoint::Once, Some(_)))));
 
-    let directory = Directory::new();
-    let listener = UnixListener::bind(directory.socket()).unwrap();
+    let directory = Scratch::new().unwrap();
+    let listener = UnixListener::bind(directory.path("socket")).unwrap();
     let Ok((Endpoint::Listening(listener), None)) = open(listener.into()) else {
         panic!("a listening socket");
     };
     assert!(listener.accept().unwrap().is_none());
     drop(listener);
-    assert!(directory.socket().exists(), "its name is not ours");
+    assert!(directory.path("socket").exists(), "its name is not ours");
 
     let (pipe, _) = nix::unistd::pipe().unwrap();
     assert!(matches!(open(pipe), Err(EndpointError::NotSocket(_))));
