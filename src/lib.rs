@@ -37,5 +37,6 @@ pub mod net;
 pub mod netmap;
 pub mod process;
 pub mod sandbox;
+mod socket;
 pub mod virtio;
 pub mod worker;

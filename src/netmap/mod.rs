@@ -20,6 +20,7 @@
 //! | [`monitor`] | ports that see what others send and receive |
 //! | [`vale`] | the switch |
 //! | [`mac_table`] | where each address was heard |
+//! | [`service`] | other processes as clients |
 //! | [`attachment`] | what a switch forwards between |
 //! | [`offload`] | frames completed for receivers that need it |
 
@@ -41,5 +42,6 @@ pub mod port;
 pub mod register;
 pub mod ring_port;
 pub mod rings;
+pub mod service;
 pub mod sync;
 pub mod vale;

@@ -101,7 +101,13 @@ fn descriptors_beside_lost_ones_are_owned() {
     front.send(header(0), b"", &[write.as_fd(); 5]).unwrap();
     let mut control = nix::cmsg_space!([RawFd; 2]);
     let mut room = [0; 12];
-    let received = receive_raw(&back.socket, &mut room, &mut control, MsgFlags::empty()).unwrap();
+    let received = receive(
+        back.socket.as_fd(),
+        &mut room,
+        &mut control,
+        MsgFlags::empty(),
+    )
+    .unwrap();
     assert_eq!(
         (received.bytes, received.fds.len(), received.lost),
         (12, 2, true)

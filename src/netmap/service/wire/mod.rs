@@ -1,0 +1,73 @@
+//! What goes between a client and the service: version [`VERSION`] of the
+//! protocol. The client's side of it is the preload object's.
+//!
+//! # Connection
+//! The service listens on a Unix socket of type `SOCK_SEQPACKET`
+//! ([`DEFAULT_SOCKET`], or what [`SOCKET_VARIABLE`] says). Every
+//! `open("/dev/netmap")` connects a socket of its own, and that socket is the
+//! descriptor that the program gets. What the program has bound belongs to the
+//! connection: it lasts until the last descriptor of the socket is closed, in
+//! whatever process, and rights are those of who connected. It is recognised by
+//! getpeername(2), which gives the path that the service listens on.
+//!
+//! The client sends one kind of message on it, [`Request::Attach`], and the
+//! service none: several processes may have the descriptor, so nobody could
+//! tell whose answer it is.
+//!
+//! # Channel
+//! Who wants something makes two pairs of sockets and sends one end of each
+//! along with [`Request::Attach`]:
+//!
+//! 1. the *channel* (`SOCK_SEQPACKET`), for requests and their answers, with
+//!    room for [`MESSAGE_MAX`] bytes both ways (`SO_SNDBUF`, `SO_RCVBUF` on both
+//!    ends; [`socket::channel_pair`] makes one);
+//! 2. the *bell* (`SOCK_STREAM`; [`socket::bell_pair`]), for wake-ups: a byte
+//!    says "look at the page", whatever its value.
+//!
+//! The answer, on the channel, is [`Answer`] with errno 0 and one descriptor,
+//! the [`page`], or an errno: `EACCES` (rules), `EMFILE` (limits),
+//! `EPROTONOSUPPORT` (version). A channel is used by one thread of one process
+//! at a time, and there may be as many as [`CHANNELS`] on a connection; it goes
+//! when the client closes it, or the connection is gone. After fork(2) a child
+//! makes channels of its own, for the page is shared.
+//!
+//! On a channel each request has one answer, in order:
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | [`Request::Ioctl`] | errno, and what to write to the client's memory |
+//! | [`Request::Map`] | the region's descriptor, and its bytes in `value` |
+//!
+//! The client's memory is not read by the service: what a request needs of it
+//! comes along as [`Segment`]s ([`gather`](super::gather::gather) collects them),
+//! and what was written comes back as segments, to be applied in order. They may
+//! be applied whatever the errno is: options have their statuses then.
+//!
+//! # Syncs
+//! `NIOCTXSYNC`, `NIOCRXSYNC` and poll(2) go over the [`page`], and cost no
+//! system call while both sides are busy.
+
+mod message;
+pub mod page;
+pub mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use message::{Answer, Request, Segment, WireError};
+
+/// Version of the protocol. Another one is refused.
+pub const VERSION: u32 = 1;
+/// Where the service listens when nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/netmap.sock";
+/// The environment variable that says otherwise, to clients.
+pub const SOCKET_VARIABLE: &str = "VTNETMAP_SOCKET";
+/// Most bytes of a message: the entries of 512 rings both ways, and more than
+/// any request and its options have.
+pub const MESSAGE_MAX: usize = 80 * 1024;
+/// Most segments of a message: a header, a body, more options with their
+/// payloads than the kernel's buffer has room for, and two blocks of entries.
+pub const SEGMENTS_MAX: usize = 512;
+/// Most descriptors of a message.
+pub const DESCRIPTORS_MAX: usize = 2;
+/// Most channels of a connection.
+pub const CHANNELS: usize = 64;
