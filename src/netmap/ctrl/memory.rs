@@ -2,6 +2,8 @@
 //! out. Who implements it decides how, for instance by asking the client's own
 //! process; nothing here follows an address.
 
+use std::os::fd::OwnedFd;
+
 use nix::errno::Errno;
 
 /// There is no memory where a client said it is, or not for this.
@@ -28,6 +30,16 @@ pub trait ClientMemory {
     /// # Errors
     /// When not all of it is there to be written.
     fn copy_out(&mut self, at: u64, from: &[u8]) -> Result<(), Fault>;
+
+    /// The shared object that the client's memory for a new region was made
+    /// (`NETMAP_REQ_OPT_EXTMEM`): the option's `nro_usrptr` is its first byte.
+    /// It is asked for once.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: it is not in an object that could be had.
+    fn object(&mut self) -> Result<OwnedFd, Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
 }
 
 /// Most bytes that are copied at once.

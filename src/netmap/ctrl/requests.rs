@@ -9,7 +9,7 @@ use super::message::Message;
 use super::{ClientMemory, Control, csb, refused};
 use crate::netmap::abi::nmreq::*;
 use crate::netmap::abi::option::*;
-use crate::netmap::mem::{GLOBAL_ID, Region};
+use crate::netmap::mem::{ExternalConfig, GLOBAL_ID, Region, page_size};
 use crate::netmap::port::{Direction, HeaderLen, Port};
 use crate::netmap::register::{PortFacts, RegisterError, Registration, Request};
 
@@ -62,23 +62,14 @@ impl Control {
         if self.registration().is_some() {
             return Err(Errno::EBUSY);
         }
-        if message
-            .option::<ExternalMemory>(NETMAP_REQ_OPT_EXTMEM)
-            .is_some()
-        {
-            // Its pages would have to be exchanged for shared ones under the
-            // client, which only the client's own process can do.
-            let refused = Err(Errno::EOPNOTSUPP);
-            message.set_status(NETMAP_REQ_OPT_EXTMEM, refused);
-            return refused;
-        }
+        let region = self.external_region(message, memory)?;
         let body: RegisterBody = message.body();
         let offsets: Option<Offsets> = message.option(NETMAP_REQ_OPT_OFFSETS);
         let request = Request {
             offsets,
             ..Request::from_body(&message.name, &body)
         };
-        let registration = match self.core.register(&request) {
+        let registration = match self.core.register_in(&request, region.as_ref()) {
             Ok(registration) => registration,
             Err(error) => {
                 if let RegisterError::Offsets { error, .. } = &error {
@@ -109,6 +100,31 @@ impl Control {
         self.registration
             .set(registration)
             .map_err(|_| Errno::EBUSY)
+    }
+
+    /// The region in the client's memory, if it asks for one.
+    fn external_region(
+        &self,
+        message: &mut Message,
+        memory: &mut dyn ClientMemory,
+    ) -> Result<Option<Arc<Region>>, Errno> {
+        let Some(mut option) = message.option::<ExternalMemory>(NETMAP_REQ_OPT_EXTMEM) else {
+            return Ok(None);
+        };
+        let config = ExternalConfig::from_option(&mut option.nro_info, page_size());
+        let region = memory.object().and_then(|object| {
+            let region = self.core.regions().external(object, &config);
+            region.map_err(|error| {
+                let name = message.name.clone();
+                refused(&RegisterError::Memory { name, error })
+            })
+        });
+        message.set_status(
+            NETMAP_REQ_OPT_EXTMEM,
+            region.as_ref().map(|_| ()).map_err(|e| *e),
+        );
+        message.set_option(NETMAP_REQ_OPT_EXTMEM, &option);
+        region.map(Some)
     }
 
     fn enable_block(

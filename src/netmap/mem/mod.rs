@@ -12,17 +12,21 @@
 //! touched before it is allocated, so an idle region costs no memory, and
 //! which objects are free is not kept in it.
 
+mod external;
 mod object;
 mod pool;
 mod region;
 mod view;
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::abi;
+pub use external::ExternalConfig;
+use object::{ObjectId, SharedObject};
 pub use pool::{PoolLayout, PoolSize};
 pub use region::{InterfaceMemory, InterfaceSpec, Region, RingMemory, RingSpec};
 #[cfg(target_os = "freebsd")]
@@ -95,6 +99,35 @@ pub enum MemError {
         /// Why not.
         errno: nix::Error,
     },
+    /// An object of a client that could lose its pages.
+    #[error(
+        "external netmap memory could vanish; hand over a memfd of plain pages with F_SEAL_SHRINK"
+    )]
+    NotSealed,
+    /// A client's object is smaller than what it is to hold.
+    #[error("external netmap memory has {size} bytes, not the {need} of nr_memsize")]
+    Beyond {
+        /// What was said, in whole pages.
+        need: u64,
+        /// What there is.
+        size: u64,
+    },
+    /// Pools that are larger than the client's memory.
+    #[error("external netmap memory of {bytes} bytes has no room for its {what}s; add memory")]
+    NoRoom {
+        /// The first pool that does not fit.
+        what: &'static str,
+        /// What there is, in bytes.
+        bytes: u64,
+    },
+    /// Objects of this size would not be aligned.
+    #[error("netmap {what} size {size} of external memory is no multiple of 8 bytes")]
+    Alignment {
+        /// Which pool.
+        what: &'static str,
+        /// What was asked for.
+        size: u32,
+    },
     /// No region has this id.
     #[error("there is no netmap memory region {0}; 0 makes a new one, 1 is the global one")]
     NoSuchRegion(u16),
@@ -115,7 +148,7 @@ pub struct RegionConfig {
 }
 
 /// Bytes of a page, as pools are rounded to.
-fn page_size() -> u32 {
+pub fn page_size() -> u32 {
     sysconf(SysconfVar::PAGE_SIZE)
         .ok()
         .flatten()
@@ -202,7 +235,34 @@ pub struct Regions {
 #[derive(Debug, Default)]
 struct Known {
     regions: HashMap<u16, Weak<Region>>,
+    /// Ids of those in clients' memory.
+    external: HashMap<ObjectId, u16>,
     last: u16,
+}
+
+impl Known {
+    /// Forgets what is gone.
+    fn tidy(&mut self) {
+        self.regions.retain(|_, region| region.strong_count() > 0);
+        let regions = &self.regions;
+        self.external.retain(|_, id| regions.contains_key(id));
+    }
+
+    /// Makes a region with an id that nobody has.
+    fn add(
+        &mut self,
+        make: impl FnOnce(u16) -> Result<Region, MemError>,
+    ) -> Result<Arc<Region>, MemError> {
+        self.tidy();
+        let id = (1..=u16::MAX)
+            .map(|step| self.last.wrapping_add(step))
+            .find(|id| *id > GLOBAL_ID && !self.regions.contains_key(id))
+            .ok_or(MemError::NoId)?;
+        let region = Arc::new(make(id)?);
+        self.last = id;
+        self.regions.insert(id, Arc::downgrade(&region));
+        Ok(region)
+    }
 }
 
 /// The id of the global region.
@@ -226,15 +286,34 @@ impl Regions {
     /// # Errors
     /// When the configuration is out of bounds or the system gives no memory.
     pub fn private(&self, config: &RegionConfig) -> Result<Arc<Region>, MemError> {
+        self.known().add(|id| Region::new(id, config, page_size()))
+    }
+
+    /// The region in a client's object: a new one, or the one that is there
+    /// already, whatever its pools are.
+    ///
+    /// # Errors
+    /// When the configuration is out of bounds or does not fit, or the object
+    /// could lose its pages.
+    pub fn external(
+        &self,
+        object: OwnedFd,
+        config: &ExternalConfig,
+    ) -> Result<Arc<Region>, MemError> {
+        let object = SharedObject::external(object, config.len(page_size())?)?;
+        let object_id = object.id().map_err(|errno| MemError::System {
+            bytes: config.bytes,
+            errno,
+        })?;
         let known = &mut *self.known();
-        known.regions.retain(|_, region| region.strong_count() > 0);
-        let id = (1..=u16::MAX)
-            .map(|step| known.last.wrapping_add(step))
-            .find(|id| *id > GLOBAL_ID && !known.regions.contains_key(id))
-            .ok_or(MemError::NoId)?;
-        let region = Arc::new(Region::new(id, config, page_size())?);
-        known.last = id;
-        known.regions.insert(id, Arc::downgrade(&region));
+        let there = known.external.get(&object_id);
+        let there = there.and_then(|id| known.regions.get(id));
+        if let Some(region) = there.and_then(Weak::upgrade) {
+            return Ok(region);
+        }
+        let plan = config.plan(page_size())?;
+        let region = known.add(|id| Ok(Region::external(id, object, plan)))?;
+        known.external.insert(object_id, region.id());
         Ok(region)
     }
 

@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::external::Plan;
 use super::object::SharedObject;
 use super::pool::{Bounds, Free, PoolLayout};
 use super::view::{FIRST_BUFFER, RingParts, RingView, SlotOffsets};
@@ -81,20 +82,33 @@ impl Region {
             .ok()
             .and_then(NonZeroUsize::new)
             .ok_or(refused(nix::Error::EFBIG))?;
+        let object = SharedObject::new(len).map_err(refused)?;
+        let layouts = [interfaces, rings, buffers];
+        Ok(Self::with(id, object, bytes, layouts))
+    }
+
+    /// A region in a client's object, which is as long as `plan` says.
+    pub(super) fn external(id: u16, object: SharedObject, plan: Plan) -> Self {
+        Self::with(id, object, plan.len.get() as u64, plan.layouts)
+    }
+
+    /// All pools lie in the first `bytes` of the object, which are mapped.
+    fn with(id: u16, object: SharedObject, bytes: u64, layouts: [PoolLayout; 3]) -> Self {
+        let [interfaces, rings, buffers] = layouts;
         let free = Pools {
             interfaces: Free::new(interfaces.num, 0),
             rings: Free::new(rings.num, 0),
             buffers: Free::new(buffers.num, FIRST_BUFFER),
         };
-        Ok(Self {
+        Self {
             id,
-            object: SharedObject::new(len).map_err(refused)?,
+            object,
             bytes,
             interfaces,
             rings,
             buffers,
             free: Mutex::new(free),
-        })
+        }
     }
 
     /// The region's id (`nr_mem_id`).
@@ -210,8 +224,8 @@ impl Region {
             buf_align: 0,
             sem: abi::Semaphore([0; 128]),
         };
-        // SAFETY: a ring's object is large enough (see above) and aligned to a
-        // cache line; the write needs no more than eight bytes' alignment.
+        // SAFETY: a ring's object is large enough (see above) and aligned to 8
+        // bytes.
         unsafe { self.at(ring.offset).cast().write_unaligned(header) };
         let view = ring.view();
         for at in 0..spec.slots {
@@ -263,7 +277,7 @@ impl Region {
                 break;
             };
             if let Some(link) = self.link(buffer) {
-                // SAFETY: the buffer is ours, and aligned to a cache line.
+                // SAFETY: the buffer is ours, and aligned to 8 bytes.
                 unsafe { link.write_volatile(first) };
             }
             first = buffer;
@@ -301,7 +315,7 @@ impl Region {
         };
         let at = self.at(interface.offset);
         // SAFETY: an interface's object is large enough for the header and the
-        // offsets (see above), and aligned to a cache line.
+        // offsets (see above), and aligned to 8 bytes.
         unsafe {
             at.cast().write_volatile(header);
             let offsets = at.add(size_of::<abi::Interface>()).cast::<i64>();
@@ -360,8 +374,8 @@ impl RingMemory {
             buf_size: self.region.buffers.size,
             buf_num: self.region.buffers.num,
         };
-        // SAFETY: the ring was made with so many slots, aligned to a cache
-        // line; it and all buffers are mapped while the region lives, which
+        // SAFETY: the ring was made with so many slots, aligned to 8
+        // bytes; it and all buffers are mapped while the region lives, which
         // the view borrows.
         let view = unsafe { RingView::new(parts) };
         match self.offsets.get() {
@@ -465,7 +479,7 @@ impl Drop for InterfaceMemory {
         let mut head = self.extra_head();
         // Ends: each step gives a buffer back that was taken, or stops.
         while let Some(link) = self.region.link(head) {
-            // SAFETY: inside a buffer, aligned to a cache line.
+            // SAFETY: inside a buffer, aligned to 8 bytes.
             let next = unsafe { link.read_volatile() };
             if !pools.buffers.give(head) {
                 break;

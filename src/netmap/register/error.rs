@@ -174,9 +174,13 @@ impl RegisterError {
                 MemError::Size { .. }
                 | MemError::Num { .. }
                 | MemError::Cluster { .. }
+                | MemError::NotSealed
+                | MemError::Alignment { .. }
                 | MemError::NoSuchRegion(_) => Errno::EINVAL,
+                MemError::Beyond { .. } => Errno::EFAULT,
                 MemError::Exhausted { .. }
                 | MemError::TooSmall { .. }
+                | MemError::NoRoom { .. }
                 | MemError::System { .. }
                 | MemError::NoId => Errno::ENOMEM,
             },

@@ -80,11 +80,21 @@ impl Netmap {
     /// # Errors
     /// Nothing is left behind.
     pub fn register(self: &Arc<Self>, request: &Request) -> Result<Registration, RegisterError> {
+        self.register_in(request, None)
+    }
+
+    /// The same; a port that is made has its rings in `region`, if one is
+    /// given, whatever the request says.
+    ///
+    /// # Errors
+    /// Nothing is left behind.
+    pub fn register_in(
+        self: &Arc<Self>,
+        request: &Request,
+        region: Option<&Arc<Region>>,
+    ) -> Result<Registration, RegisterError> {
         let mut state = self.state();
-        let search = Search {
-            make: true,
-            region: None,
-        };
+        let search = Search { make: true, region };
         let adapter = self.find(&mut state, request, search)?;
         match bind(request, &adapter) {
             Ok(Parts {

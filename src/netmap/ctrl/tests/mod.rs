@@ -1,11 +1,14 @@
 //! Tests of control requests, in the order of netmap's own `ctrl-api-test`,
 //! whose cases are here with those that it leaves out.
 
+mod external;
 mod hostile;
 mod legacy;
 mod options;
 mod ports;
 mod registers;
+
+use std::os::fd::OwnedFd;
 
 use super::*;
 use crate::netmap::abi::NETMAP_API;
@@ -28,6 +31,8 @@ struct Client {
 struct Memory {
     bytes: Vec<u8>,
     used: usize,
+    /// What comes along with the next request.
+    object: Option<OwnedFd>,
 }
 
 impl Memory {
@@ -83,6 +88,10 @@ impl ClientMemory for Memory {
         self.bytes[range].copy_from_slice(from);
         Ok(())
     }
+
+    fn object(&mut self) -> Result<OwnedFd, Errno> {
+        self.object.take().ok_or(Errno::EOPNOTSUPP)
+    }
 }
 
 fn core() -> Arc<Netmap> {
@@ -112,6 +121,7 @@ impl Client {
             memory: Memory {
                 bytes: vec![0; SIZE],
                 used: 0,
+                object: None,
             },
         }
     }

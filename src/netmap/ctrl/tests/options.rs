@@ -143,20 +143,6 @@ fn offsets_tell_what_is_in_use() {
     );
 }
 
-#[test]
-fn external_memory_is_refused_by_its_status() {
-    let core = core();
-    let mut client = Client::new(&core);
-    let option = client
-        .memory
-        .option(NETMAP_REQ_OPT_EXTMEM, &ExternalMemory::default(), 0);
-    assert_eq!(
-        register(&mut client, &all(), option),
-        Err(Errno::EOPNOTSUPP)
-    );
-    assert_eq!(client.memory.status(option), EOPNOTSUPP);
-}
-
 /// A block for `rings` rings, as an option.
 fn block(client: &mut Client, rings: usize) -> (u64, SharedBlock) {
     let entries = vec![0xffu8; rings * 64];
