@@ -1,0 +1,325 @@
+//! A channel: over which one thread asks the service about one connection.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use vtnetd::netmap::ctrl::{ClientMemory, Fault};
+use vtnetd::netmap::port::Direction;
+use vtnetd::netmap::service::gather::gather;
+use vtnetd::netmap::service::wire::page::{Client, Operation, Outcome};
+use vtnetd::netmap::service::wire::socket::{
+    bell_pair, channel_pair, quiet, receive_message, ring, send_message,
+};
+use vtnetd::netmap::service::wire::{Answer, MESSAGE_MAX, Request, VERSION};
+
+use crate::descriptors::{self, OWN, changes_of};
+use crate::memory;
+use crate::real::POLL;
+
+/// Our own descriptors have numbers from here on where that can be had: low
+/// ones are the program's, which may count on getting the lowest that is free.
+const FIRST_NUMBER: RawFd = 200;
+/// Looks at the page before the processor is given up.
+const LOOKS: u32 = 64;
+/// Times that the processor is given up before the bell is waited for.
+const YIELDS: u32 = 16;
+
+/// A descriptor of our own, which the program knows nothing of.
+#[derive(Debug)]
+struct Own {
+    fd: Option<OwnedFd>,
+    changes: u32,
+    forks: u32,
+}
+
+impl Own {
+    fn new(fd: OwnedFd) -> Self {
+        let moved = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_NUMBER));
+        let fd = moved.map_or(fd, |moved| {
+            // SAFETY: fcntl(2) has just made it for us.
+            unsafe { OwnedFd::from_raw_fd(moved) }
+        });
+        OWN.insert(fd.as_raw_fd());
+        Self {
+            changes: changes_of(fd.as_raw_fd()),
+            forks: descriptors::forks(),
+            fd: Some(fd),
+        }
+    }
+
+    /// Nobody has closed it meanwhile.
+    #[inline]
+    fn is_whole(&self) -> bool {
+        self.forks == descriptors::forks()
+            && self
+                .fd
+                .as_ref()
+                .is_some_and(|fd| self.changes == changes_of(fd.as_raw_fd()))
+    }
+
+    fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.fd.as_ref().map(AsFd::as_fd).ok_or(Errno::ENXIO)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let whole = self.is_whole();
+        if let Some(fd) = self.fd.take() {
+            if whole {
+                OWN.remove(fd.as_raw_fd());
+            } else {
+                // The number may be somebody else's by now.
+                let _ = fd.into_raw_fd();
+            }
+        }
+    }
+}
+
+/// One thread's way to ask about one connection.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    socket: Own,
+    bell: Own,
+    page: Client,
+    /// `ready` as it was before the last poll.
+    seen: u32,
+}
+
+/// The program's own memory.
+struct OwnMemory;
+
+impl ClientMemory for OwnMemory {
+    fn copy_in(&mut self, at: u64, into: &mut [u8]) -> Result<(), Fault> {
+        if memory::copy_in(at, into) == into.len() {
+            Ok(())
+        } else {
+            Err(Fault)
+        }
+    }
+
+    fn copy_out(&mut self, at: u64, from: &[u8]) -> Result<(), Fault> {
+        memory::copy_out(at, from).map_err(|_| Fault)
+    }
+}
+
+impl Channel {
+    /// A new channel of the connection `fd`.
+    ///
+    /// # Errors
+    /// What the service says: `EACCES`, `EMFILE`, `EPROTONOSUPPORT`; `ENXIO`:
+    /// it is gone; those of making sockets.
+    pub(crate) fn attach(fd: RawFd) -> Result<Self, Errno> {
+        // SAFETY: the program has it open, and whoever closes it meanwhile
+        // makes the calls below fail; the borrow ends with them.
+        let connection = unsafe { BorrowedFd::borrow_raw(fd) };
+        let (socket, theirs) = channel_pair()?;
+        let (bell, their_bell) = bell_pair()?;
+        let (socket, bell) = (Own::new(socket), Own::new(bell));
+        let request = Request::Attach { version: VERSION };
+        let request = request.encode().map_err(|_| Errno::EPROTO)?;
+        send(connection, &request, &[theirs.as_fd(), their_bell.as_fd()])?;
+        // Ours alone, so that the end is heard.
+        drop((theirs, their_bell));
+        let (answer, page) = receive(socket.fd()?)?;
+        check(&answer)?;
+        let page = Client::new(page.ok_or(Errno::EPROTO)?.as_fd())?;
+        Ok(Self {
+            seen: page.ready(),
+            socket,
+            bell,
+            page,
+        })
+    }
+
+    /// Nobody has closed its descriptors, and they are this process's.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.socket.is_whole() && self.bell.is_whole()
+    }
+
+    /// ioctl(2), other than the syncs.
+    ///
+    /// # Errors
+    /// The service's; `EFAULT`; `ENXIO`: it is gone.
+    pub(crate) fn ioctl(&mut self, command: u64, argument: u64) -> Result<(), Errno> {
+        let request = Request::Ioctl {
+            command,
+            argument,
+            segments: gather(command, argument, &mut OwnMemory),
+        };
+        let (answer, _) = self.ask(&request)?;
+        for write in &answer.writes {
+            memory::copy_out(write.address, &write.data)?;
+        }
+        check(&answer)
+    }
+
+    /// What mmap(2) maps, and its size in bytes.
+    ///
+    /// # Errors
+    /// `ENXIO`: nothing is bound, or the service is gone.
+    pub(crate) fn memory(&mut self) -> Result<(OwnedFd, u64), Errno> {
+        let (answer, fd) = self.ask(&Request::Map)?;
+        check(&answer)?;
+        Ok((fd.ok_or(Errno::EPROTO)?, answer.value))
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<(Answer, Option<OwnedFd>), Errno> {
+        let request = request.encode().map_err(|_| Errno::EMSGSIZE)?;
+        send(self.socket.fd()?, &request, &[])?;
+        receive(self.socket.fd()?)
+    }
+
+    /// `NIOCTXSYNC`, `NIOCRXSYNC`.
+    ///
+    /// # Errors
+    /// The service's; `ENXIO` also when it is gone.
+    #[inline]
+    pub(crate) fn sync(&mut self, direction: Direction) -> Result<(), Errno> {
+        let done = self.operate(Operation::Sync(direction))?;
+        match done.result {
+            0 => Ok(()),
+            errno => Err(Errno::from_raw(
+                i32::try_from(errno).unwrap_or(libc::EPROTO),
+            )),
+        }
+    }
+
+    /// What poll(2) finds. With `arm`, what comes later is told: see
+    /// [`sleep`](Self::sleep).
+    ///
+    /// # Errors
+    /// `ENXIO`: the service is gone.
+    #[inline]
+    pub(crate) fn poll(&mut self, events: u16, arm: bool) -> Result<u16, Errno> {
+        self.seen = self.page.ready();
+        let found = self.operate(Operation::Poll { events, arm })?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "poll's events have 16 bits"
+        )]
+        Ok(found.result as u16)
+    }
+
+    /// Before the bell is waited for. Returns the bell, or `None` when there is
+    /// something already.
+    ///
+    /// # Errors
+    /// `ENXIO`: the service is gone.
+    pub(crate) fn sleep(&mut self) -> Result<Option<RawFd>, Errno> {
+        self.page.sleep();
+        if self.page.ready() != self.seen {
+            self.page.wake();
+            return Ok(None);
+        }
+        Ok(Some(self.bell.fd()?.as_raw_fd()))
+    }
+
+    /// After the bell was waited for. Returns whether something may have come
+    /// since [`poll`](Self::poll).
+    ///
+    /// # Errors
+    /// `ENXIO`: the service is gone.
+    pub(crate) fn wake(&mut self) -> Result<bool, Errno> {
+        self.page.wake();
+        if !quiet(self.bell.fd()?) {
+            return Err(Errno::ENXIO);
+        }
+        Ok(self.page.ready() != self.seen)
+    }
+
+    #[inline]
+    fn operate(&mut self, operation: Operation) -> Result<Outcome, Errno> {
+        if self.page.ask(operation) {
+            ring(self.bell.fd()?);
+        }
+        for _ in 0..LOOKS {
+            if let Some(outcome) = self.page.answer() {
+                return Ok(outcome);
+            }
+            std::hint::spin_loop();
+        }
+        self.outcome_later()
+    }
+
+    #[cold]
+    fn outcome_later(&mut self) -> Result<Outcome, Errno> {
+        for _ in 0..YIELDS {
+            std::thread::yield_now();
+            if let Some(outcome) = self.page.answer() {
+                return Ok(outcome);
+            }
+        }
+        loop {
+            self.page.sleep();
+            if let Some(outcome) = self.page.answer() {
+                self.page.wake();
+                return Ok(outcome);
+            }
+            wait(self.bell.fd()?, PollFlags::POLLIN)?;
+            self.page.wake();
+            if !quiet(self.bell.fd()?) {
+                return Err(Errno::ENXIO);
+            }
+        }
+    }
+}
+
+fn check(answer: &Answer) -> Result<(), Errno> {
+    match answer.errno {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(
+            i32::try_from(errno).unwrap_or(libc::EPROTO),
+        )),
+    }
+}
+
+/// Waits until `fd` is ready. Signals do not end it: what waits here is a
+/// request that the service works on, as the kernel would, in a moment.
+fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> Result<(), Errno> {
+    let mut fds = [PollFd::new(fd, events)];
+    let poll = POLL.get()?;
+    loop {
+        let timeout = i32::from(PollTimeout::NONE);
+        // SAFETY: one structure, laid out as C's, alive meanwhile.
+        let ready = unsafe { poll(fds.as_mut_ptr().cast(), 1, timeout) };
+        match Errno::result(ready) {
+            Err(Errno::EINTR) => {}
+            ready => return ready.map(drop),
+        }
+    }
+}
+
+fn send(
+    socket: BorrowedFd<'_>,
+    message: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
+    loop {
+        match send_message(socket, message, descriptors) {
+            Err(Errno::EAGAIN) => wait(socket, PollFlags::POLLOUT)?,
+            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => return Err(Errno::ENXIO),
+            sent => return sent,
+        }
+    }
+}
+
+fn receive(socket: BorrowedFd<'_>) -> Result<(Answer, Option<OwnedFd>), Errno> {
+    let mut room = vec![0; MESSAGE_MAX];
+    loop {
+        wait(socket, PollFlags::POLLIN)?;
+        match receive_message(socket, &mut room) {
+            Err(Errno::EAGAIN) => {}
+            Ok((0, _)) | Err(Errno::ECONNRESET) => return Err(Errno::ENXIO),
+            Ok((len, descriptors)) => {
+                let answer = Answer::decode(room.get(..len).unwrap_or_default());
+                let answer = answer.map_err(|_| Errno::EPROTO)?;
+                return Ok((answer, descriptors.into_iter().next()));
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+}
