@@ -10,10 +10,15 @@ use vtnetd::backend::{self, host::Host};
 use vtnetd::cli::{self, Command, Config, DeviceSpec, SocketSpec};
 use vtnetd::device::{Device, DeviceOptions, mac};
 use vtnetd::frontend::vhost_user::EndpointSpec;
+use vtnetd::netmap::mem::RegionConfig;
+use vtnetd::netmap::register::Netmap;
+use vtnetd::netmap::service::Service;
 use vtnetd::netmap::vale::Switches;
-use vtnetd::process::{Control, Exit, Failure, close_others, inherited, log};
+use vtnetd::process::{
+    Control, Exit, Failure, close_others, confine_and_start_workers, inherited, log,
+};
+use vtnetd::sandbox::User;
 use vtnetd::sandbox::opener::Opener;
-use vtnetd::sandbox::{Sandbox, User};
 use vtnetd::worker::Workers;
 
 fn main() -> ExitCode {
@@ -57,9 +62,9 @@ fn serve(config: &Config) -> Result<(), Failure> {
         opener.claim_pid_file()?;
     }
     let mut control = Control::new()?;
-    let switches = Switches::default();
+    let switches = Arc::new(Switches::default());
 
-    let workers = confine_and_start_workers(config, user.as_ref())?;
+    let workers = Arc::new(confine_and_start_workers(config, user.as_ref())?);
     // From here on only the opener opens anything.
 
     for (index, (spec, socket)) in config.devices.iter().zip(inherited).enumerate() {
@@ -67,6 +72,12 @@ fn serve(config: &Config) -> Result<(), Failure> {
         let host = privileged[index].then(|| opener.host(index));
         let device = device(spec, host, &switches, &workers)?;
         control.add(device, endpoint)?;
+    }
+    if config.service.is_some() {
+        let core = Netmap::new(Arc::clone(&switches), RegionConfig::global());
+        let socket = opener.listen_service()?;
+        let service = Service::new(Arc::new(core), Arc::clone(&workers), socket);
+        control.set_service(service.map_err(Failure::os("netmap service"))?)?;
     }
     if config.pid_file.is_some() {
         opener.publish_pid_file()?;
@@ -82,25 +93,6 @@ fn take_inherited(devices: &[DeviceSpec]) -> Result<Vec<Option<OwnedFd>>, Failur
         SocketSpec::Listen(_) | SocketSpec::Connect(_) => Ok(None),
     });
     taken.collect()
-}
-
-/// Becomes `user` and puts the sandbox on; the workers are started inside of
-/// its first half, and no thread is after them.
-fn confine_and_start_workers(config: &Config, user: Option<&User>) -> Result<Workers, Failure> {
-    let pairs = config
-        .devices
-        .iter()
-        .map(|device| usize::from(device.queues))
-        .sum();
-    // The system says in files how many processors there are.
-    let count = Workers::default_count(pairs);
-    if let Some(user) = user {
-        user.become_it()?;
-    }
-    let sandbox = config.sandbox.then(Sandbox::confine).transpose()?;
-    let workers = Workers::start(count).map_err(Failure::os("worker threads"))?;
-    sandbox.map(Sandbox::seal).transpose()?;
-    Ok(workers)
 }
 
 /// Where the front end of the device comes from.

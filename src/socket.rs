@@ -4,7 +4,10 @@ use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::MsgFlags;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt,
+    sockopt,
+};
 
 /// What one recvmsg(2) brought.
 pub(crate) struct Received {
@@ -79,4 +82,13 @@ pub(crate) fn receive(
         lost: message.msg_flags & libc::MSG_CTRUNC != 0,
         cut: message.msg_flags & libc::MSG_TRUNC != 0,
     })
+}
+
+/// `fd` is a Unix socket of this type.
+pub(crate) fn is_unix(fd: BorrowedFd<'_>, kind: SockType) -> Result<bool, Errno> {
+    let name: SockaddrStorage = match getsockname(fd.as_raw_fd()) {
+        Err(Errno::ENOTSOCK) => return Ok(false),
+        name => name?,
+    };
+    Ok(name.family() == Some(AddressFamily::Unix) && getsockopt(&fd, sockopt::SockType)? == kind)
 }

@@ -1,10 +1,11 @@
-//! The threads that run queue pairs.
+//! The threads that run queue pairs, and the clients of the netmap service.
 //!
 //! A pair belongs to one worker. While a pair has work it is *hot*: its worker
 //! looks at it round after round, each turn with a bounded budget, and no kicks
 //! are needed. When it has had nothing to do for a while it rests: kicks are
 //! enabled, its queues are looked at once more, and the worker forgets it until
 //! an event. A worker with no hot pair sleeps, so an idle device costs nothing.
+//! The same holds for a client and its requests.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,8 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::device::{Event, QueuePair};
+use crate::device::QueuePair;
 use crate::event::{Alarm, Events, Interest, Poller, Waker};
+use crate::netmap::service::Client;
 
 /// How long a hot pair is looked at in vain before it rests.
 const POLL: Duration = Duration::from_micros(50);
@@ -23,13 +25,80 @@ const ROUNDS_PER_WAIT: u32 = 64;
 /// Token of the waker; the others are seat numbers times [`EVENTS_PER_SEAT`].
 const WAKE: u64 = u64::MAX;
 const EVENTS_PER_SEAT: u64 = 8;
+/// The event that [`Seat::changed`] makes.
+const CHANGED: u64 = EVENTS_PER_SEAT - 1;
+
+/// What a worker runs. Only its worker calls these.
+pub trait Work: Send + Sync {
+    /// Notes an event, by the number that its descriptor is watched under, or 7
+    /// when something has changed.
+    fn note(&self, event: u64);
+
+    /// Work begins: nobody needs to call while it is looked at.
+    fn begin(&self);
+
+    /// One turn with a bounded budget. Returns whether there was anything to do.
+    fn turn(&self) -> bool;
+
+    /// Work ends: asks to be called, and looks once more. `true`: there is work
+    /// after all.
+    fn rest(&self) -> bool;
+}
+
+/// Who has a seat. An enum, so that a turn costs no call through a table.
+#[derive(Clone)]
+pub enum Occupant {
+    /// A device's queues.
+    Pair(Arc<QueuePair>),
+    /// A process that uses a netmap port.
+    Client(Arc<Client>),
+}
+
+impl Occupant {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pair(one), Self::Pair(other)) => Arc::ptr_eq(one, other),
+            (Self::Client(one), Self::Client(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    fn note(&self, event: u64) {
+        match self {
+            Self::Pair(pair) => Work::note(&**pair, event),
+            Self::Client(client) => Work::note(&**client, event),
+        }
+    }
+
+    fn begin(&self) {
+        match self {
+            Self::Pair(pair) => Work::begin(&**pair),
+            Self::Client(client) => Work::begin(&**client),
+        }
+    }
+
+    #[inline]
+    fn turn(&self) -> bool {
+        match self {
+            Self::Pair(pair) => Work::turn(&**pair),
+            Self::Client(client) => Work::turn(&**client),
+        }
+    }
+
+    fn rest(&self) -> bool {
+        match self {
+            Self::Pair(pair) => Work::rest(&**pair),
+            Self::Client(client) => Work::rest(&**client),
+        }
+    }
+}
 
 /// What others tell a worker, behind its lock.
 #[derive(Default)]
 struct Mail {
-    /// Who sits where; a seat is used again only by a pair that is added later.
-    seats: Vec<Option<Arc<QueuePair>>>,
-    /// Seats whose pair is to be looked at.
+    /// Who sits where; a seat is used again only by who is added later.
+    seats: Vec<Option<Occupant>>,
+    /// Seats whose occupant is to be looked at.
     changed: Vec<usize>,
 }
 
@@ -40,7 +109,7 @@ struct Worker {
     stop: AtomicBool,
 }
 
-/// A pair's place at its worker. Dropping it takes the pair away.
+/// A place at a worker. Dropping it takes away who has it.
 pub struct Seat {
     worker: Arc<Worker>,
     number: usize,
@@ -108,8 +177,8 @@ impl Workers {
             .max(1)
     }
 
-    /// Gives `pair` to the next worker in turn.
-    pub fn seat(&self, pair: Arc<QueuePair>) -> Seat {
+    /// Gives `occupant` to the next worker in turn.
+    pub fn seat(&self, occupant: Occupant) -> Seat {
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len();
         let worker = Arc::clone(&self.workers[index]);
         let mut mail = worker.mail();
@@ -118,7 +187,7 @@ impl Workers {
             mail.seats.push(None);
             mail.seats.len() - 1
         });
-        mail.seats[number] = Some(pair);
+        mail.seats[number] = Some(occupant);
         drop(mail);
         Seat { worker, number }
     }
@@ -139,18 +208,18 @@ impl Drop for Workers {
 }
 
 impl Seat {
-    fn token(&self, event: Event) -> u64 {
-        self.number as u64 * EVENTS_PER_SEAT + event as u64
+    fn token(&self, event: u64) -> u64 {
+        self.number as u64 * EVENTS_PER_SEAT + event % EVENTS_PER_SEAT
     }
 
-    /// Watches `fd` for `event`.
+    /// Watches `fd`; its events have the number `event`, below 7.
     ///
     /// # Errors
     /// What the poller says, for instance that the descriptor cannot be
     /// watched.
-    pub fn watch(&self, fd: BorrowedFd<'_>, event: Event) -> io::Result<()> {
+    pub fn watch(&self, fd: BorrowedFd<'_>, event: impl Into<u64>) -> io::Result<()> {
         let poller = &self.worker.poller;
-        poller.add(fd, self.token(event), Interest::READ_EDGE)
+        poller.add(fd, self.token(event.into()), Interest::READ_EDGE)
     }
 
     /// Watches `fd` no longer.
@@ -160,7 +229,7 @@ impl Seat {
         }
     }
 
-    /// Has the worker look at the pair now.
+    /// Has the worker look now.
     pub fn changed(&self) {
         self.worker.mail().changed.push(self.number);
         self.worker.waker.wake();
@@ -172,15 +241,15 @@ impl Drop for Seat {
         if let Some(seat) = self.worker.mail().seats.get_mut(self.number) {
             *seat = None;
         }
-        // The worker lets go of the pair, should it be hot.
+        // The worker lets go of it, should it be hot.
         self.worker.waker.wake();
     }
 }
 
-/// A pair with work.
+/// Who has work.
 struct Hot {
     seat: usize,
-    pair: Arc<QueuePair>,
+    occupant: Occupant,
     idle_since: Option<Instant>,
 }
 
@@ -224,34 +293,34 @@ impl Worker {
         if token == WAKE {
             self.waker.drain();
             while let Some(seat) = mail.changed.pop() {
-                if let Some(Some(pair)) = mail.seats.get(seat) {
-                    heat(hot, seat, pair, Event::Changed);
+                if let Some(Some(occupant)) = mail.seats.get(seat) {
+                    heat(hot, seat, occupant, CHANGED);
                 }
             }
             // A seat that was given up is not looked at any more.
             hot.retain(|hot| match mail.seats.get(hot.seat) {
-                Some(Some(pair)) => Arc::ptr_eq(pair, &hot.pair),
+                Some(Some(occupant)) => occupant.is(&hot.occupant),
                 _ => false,
             });
             return;
         }
         let seat = usize::try_from(token / EVENTS_PER_SEAT).unwrap_or(usize::MAX);
-        if let Some(Some(pair)) = mail.seats.get(seat) {
-            heat(hot, seat, pair, Event::from_index(token % EVENTS_PER_SEAT));
+        if let Some(Some(occupant)) = mail.seats.get(seat) {
+            heat(hot, seat, occupant, token % EVENTS_PER_SEAT);
         }
     }
 }
 
-/// Tells the pair of an event, and has it looked at from now on.
-fn heat(hot: &mut Vec<Hot>, seat: usize, pair: &Arc<QueuePair>, event: Event) {
-    pair.note(event);
+/// Tells the occupant of an event, and has it looked at from now on.
+fn heat(hot: &mut Vec<Hot>, seat: usize, occupant: &Occupant, event: u64) {
+    occupant.note(event);
     match hot.iter_mut().find(|hot| hot.seat == seat) {
         Some(hot) => hot.idle_since = None,
         None => {
-            pair.begin();
+            occupant.begin();
             hot.push(Hot {
                 seat,
-                pair: Arc::clone(pair),
+                occupant: occupant.clone(),
                 idle_since: None,
             });
         }
@@ -259,9 +328,9 @@ fn heat(hot: &mut Vec<Hot>, seat: usize, pair: &Arc<QueuePair>, event: Event) {
 }
 
 impl Hot {
-    /// One turn. `false`: the pair rests.
+    /// One turn. `false`: it rests.
     fn turn(&mut self) -> bool {
-        if self.pair.turn() {
+        if self.occupant.turn() {
             self.idle_since = None;
             return true;
         }
@@ -270,9 +339,9 @@ impl Hot {
         if now.duration_since(since) < POLL {
             return true;
         }
-        let more = self.pair.rest();
+        let more = self.occupant.rest();
         if more {
-            self.pair.begin();
+            self.occupant.begin();
             self.idle_since = None;
         }
         more

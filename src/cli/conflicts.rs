@@ -2,13 +2,30 @@
 
 use super::device::{DeviceSpec, SocketSpec};
 use super::error::{Blame, UsageError};
+use super::service::ServiceSpec;
 use crate::backend::netgraph::Link;
 
-/// Looks at each pair of devices.
+/// Looks at each pair of devices, and at the service with each.
 ///
 /// # Errors
-/// The first thing that two devices both claim.
-pub(super) fn check(devices: &[DeviceSpec]) -> Result<(), UsageError> {
+/// The first thing that two of them both claim.
+pub(super) fn check(
+    devices: &[DeviceSpec],
+    service: Option<&ServiceSpec>,
+) -> Result<(), UsageError> {
+    for device in devices {
+        match (&device.socket, service) {
+            (SocketSpec::Listen(path) | SocketSpec::Connect(path), Some(service))
+                if *path == service.path =>
+            {
+                return Err(format!("-N {}", path.display()).blame(
+                    "a device has this socket",
+                    "give the service a path of its own",
+                ));
+            }
+            _ => {}
+        }
+    }
     for (index, later) in devices.iter().enumerate() {
         for earlier in devices.iter().take(index) {
             sockets(earlier, later)?;

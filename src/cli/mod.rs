@@ -11,6 +11,7 @@ mod error;
 mod keys;
 mod netgraph;
 mod netmap;
+mod service;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use getopts::{Fail, HasArg, Occur, Options};
 pub use backend::BackendSpec;
 pub use device::{DeviceSpec, SocketSpec};
 pub use error::UsageError;
+pub use service::ServiceSpec;
 
 use error::Blame;
 
@@ -58,7 +60,9 @@ pub struct Config {
     pub user: Option<String>,
     /// Not `--no-sandbox`.
     pub sandbox: bool,
-    /// `-s`: at least one.
+    /// `-N`: other programs may use netmap ports.
+    pub service: Option<ServiceSpec>,
+    /// `-s`: at least one, unless there is a service.
     pub devices: Vec<DeviceSpec>,
 }
 
@@ -67,6 +71,12 @@ fn options() -> Options {
     options
         .optflag("d", "", "debug: log as -v does, with module and thread")
         .optflag("h", "help", "print this and exit")
+        .optopt(
+            "N",
+            "",
+            "let other programs use netmap ports by this socket",
+            "SERVICE",
+        )
         .optopt("p", "", "write the process ID here once ready", "PIDFILE")
         .opt(
             "s",
@@ -111,9 +121,10 @@ fn options() -> Options {
 
 /// The text of `-h`: a synopsis, the options, and what a device consists of.
 pub fn usage() -> String {
-    let synopsis = "usage: vtnetd [-dhv] [-p pidfile] [-u user] [--no-sandbox] -s device [-s device ...]\n       \
+    let synopsis = "usage: vtnetd [-dhv] [-p pidfile] [-u user] [--no-sandbox] [-N service] -s device ...\n       \
                     vtnetd [-dv] [-p pidfile] [-u user] [--no-sandbox] --socket-path=PATH | --fd=N -s device";
     let mut text = options().usage(synopsis);
+    text.push_str(&service::usage());
     text.push_str(&device::usage());
     text
 }
@@ -155,9 +166,12 @@ where
     if user.as_deref() == Some("") {
         return Err("-u".blame("the name is empty", "write -u vtnetd, or leave it out"));
     }
+    let service = matches.opt_str("N");
+    let service = service.as_deref().map(ServiceSpec::parse).transpose()?;
     let strings = matches.opt_strs("s");
     let socket = outer_socket(matches.opt_str("socket-path"), matches.opt_str("fd"))?;
     let devices = match (strings.as_slice(), socket) {
+        ([], None) if service.is_some() => Vec::new(),
         ([], _) => {
             return Err("-s".blame(
                 "no device is given",
@@ -176,7 +190,7 @@ where
             .map(|string| DeviceSpec::parse(string, None))
             .collect::<Result<_, _>>()?,
     };
-    conflicts::check(&devices)?;
+    conflicts::check(&devices, service.as_ref())?;
     let debug = matches.opt_present("d");
     Ok(Command::Run(Config {
         debug,
@@ -184,6 +198,7 @@ where
         pid_file: pid_file.map(PathBuf::from),
         user,
         sandbox: !matches.opt_present("no-sandbox"),
+        service,
         devices,
     }))
 }

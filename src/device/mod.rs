@@ -32,7 +32,7 @@ use crate::virtio::memory::{GuestMemory, Readable};
 use crate::virtio::net_header::NetHeader;
 use crate::virtio::queue::RingFeatures;
 use crate::virtio::spec::{feature, net, status};
-use crate::worker::{Seat, Workers};
+use crate::worker::{Occupant, Seat, Workers};
 
 use config::{Config, MAC_LEN};
 use ctrl::ControlQueue;
@@ -118,7 +118,7 @@ impl Device {
         shared.backend.attach(options.mac, Arc::new(port))?;
         let seats: Vec<_> = pairs
             .iter()
-            .map(|pair| workers.seat(Arc::clone(pair)))
+            .map(|pair| workers.seat(Occupant::Pair(Arc::clone(pair))))
             .collect();
         let host = HostSide::new(options.link);
         let device = Self {

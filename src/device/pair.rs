@@ -17,6 +17,7 @@ use crate::net::frame::ETHER_HEADER;
 use crate::virtio::net_header::{GSO_NONE, LEN, LEN_LEGACY, NetHeader};
 use crate::virtio::queue::VirtQueue;
 use crate::virtio::spec::{feature, net};
+use crate::worker::Work;
 
 /// What all pairs of a device share.
 pub struct Shared {
@@ -206,10 +207,16 @@ pub enum Event {
     Changed,
 }
 
-impl Event {
-    /// The event with this number (`event as u64`).
-    pub fn from_index(index: u64) -> Self {
-        match index {
+/// The number that it is watched under.
+impl From<Event> for u64 {
+    fn from(event: Event) -> Self {
+        event as Self
+    }
+}
+
+impl From<u64> for Event {
+    fn from(number: u64) -> Self {
+        match number {
             0 => Self::Receive,
             1 => Self::Transmit,
             2 => Self::Control,
@@ -235,10 +242,12 @@ impl QueuePair {
             rx_starved: AtomicBool::new(false),
         }
     }
+}
 
+impl Work for QueuePair {
     /// Notes an event; [`turn`](Self::turn) acts on it.
-    pub fn note(&self, event: Event) {
-        match event {
+    fn note(&self, event: u64) {
+        match event.into() {
             Event::Receive => {
                 self.rx.drain_kick();
                 self.rx_starved.store(false, Ordering::Relaxed);
@@ -264,7 +273,7 @@ impl QueuePair {
     /// One turn with a bounded budget: what waits on the transmit queue, what
     /// waits at the back end, and control commands. Returns whether there was
     /// anything to do.
-    pub fn turn(&self) -> bool {
+    fn turn(&self) -> bool {
         let sent = tx::turn(self);
         let received = rx::turn(self);
         let commands = self.ctrl.as_ref().is_some_and(|ctrl| ctrl.turn());
@@ -272,7 +281,7 @@ impl QueuePair {
     }
 
     /// Work begins: no kicks are needed while the pair is looked at.
-    pub fn begin(&self) {
+    fn begin(&self) {
         if let Some(mut turn) = self.tx.turn() {
             if let Some((queue, _)) = turn.active() {
                 queue.disable_kicks();
@@ -282,7 +291,7 @@ impl QueuePair {
 
     /// Work ends: asks for kicks, and looks once more. `true`: there is work
     /// after all, or nobody will kick.
-    pub fn rest(&self) -> bool {
+    fn rest(&self) -> bool {
         // A starved ring whose driver cannot kick is looked at again.
         let polled = self.rx_starved.load(Ordering::Relaxed)
             && self.rx.is_enabled()

@@ -8,13 +8,15 @@ use super::{Failure, log};
 use crate::device::Device;
 use crate::event::{Alarm, Event, Events, Interest, Poller, Signal, Signals, Waker};
 use crate::frontend::vhost_user::{EndpointSpec, FrontEnd};
+use crate::netmap::service::Service;
 use crate::netmap::vale::Switches;
 use crate::virtio::memory;
 
 /// Tokens of the event loop; the front ends' follow.
 const SIGNALS: u64 = 0;
 const FAULTS: u64 = 1;
-const FRONT_ENDS: u64 = 2;
+const SERVICE: u64 = 2;
+const FRONT_ENDS: u64 = 3;
 /// How long an epoch of a switch's address table is; it forgets an address
 /// after [`MAX_AGE`](crate::netmap::mac_table::MAX_AGE) of them, which makes
 /// the five minutes of IEEE 802.1D.
@@ -25,6 +27,7 @@ const CHECK: Duration = Duration::from_secs(1);
 /// What the control thread looks after. The field order is the order in which
 /// things end: front ends first, so that sockets are gone before devices are.
 pub struct Control {
+    service: Option<Service>,
     front_ends: Vec<FrontEnd>,
     devices: Vec<Arc<Device>>,
     poller: Poller,
@@ -51,6 +54,7 @@ impl Control {
         memory::set_fault_notifier(faults.notify_fd().as_raw_fd());
         memory::install_fault_handler().map_err(os())?;
         Ok(Self {
+            service: None,
             front_ends: Vec::new(),
             devices: Vec::new(),
             poller,
@@ -75,6 +79,17 @@ impl Control {
         Ok(())
     }
 
+    /// Has `service` let other programs in.
+    ///
+    /// # Errors
+    /// The system has no memory left.
+    pub fn set_service(&mut self, service: Service) -> Result<(), Failure> {
+        let watched = self.poller.add(service.as_fd(), SERVICE, Interest::READ);
+        watched.map_err(Failure::os("event loop"))?;
+        self.service = Some(service);
+        Ok(())
+    }
+
     /// Serves until a signal ends it, or no front end is left nor can come any
     /// more. Lets the addresses on `switches` age meanwhile.
     ///
@@ -85,9 +100,11 @@ impl Control {
         let mut epoch_end = Instant::now() + EPOCH;
         let losable = self.devices.iter().any(|device| device.can_lose_host());
         let mut next_check = losable.then(|| Instant::now() + CHECK);
-        while !self.front_ends.iter().all(FrontEnd::is_finished) {
+        while self.service.is_some() || !self.front_ends.iter().all(FrontEnd::is_finished) {
             let deadlines = self.front_ends.iter().filter_map(FrontEnd::deadline);
-            let next = deadlines.chain(next_check).fold(epoch_end, Instant::min);
+            let service = self.service.as_ref().and_then(Service::deadline);
+            let deadlines = deadlines.chain(next_check).chain(service);
+            let next = deadlines.fold(epoch_end, Instant::min);
             let timeout = next.saturating_duration_since(Instant::now());
             let waited = self.poller.wait(&mut events, Some(timeout));
             waited.map_err(Failure::os("event loop"))?;
@@ -107,6 +124,9 @@ impl Control {
             let now = Instant::now();
             for front_end in &mut self.front_ends {
                 front_end.on_timer(&self.poller, now);
+            }
+            if let Some(service) = &mut self.service {
+                service.turn().map_err(Failure::os("netmap service"))?;
             }
             if next_check.is_some_and(|at| now >= at) {
                 self.check_hosts();
@@ -132,6 +152,8 @@ impl Control {
                     self.log_statistics();
                 }
             }
+            // It has its turn after each wait.
+            SERVICE => {}
             FAULTS => {
                 self.faults.drain();
                 for front_end in &mut self.front_ends {

@@ -1,12 +1,14 @@
 //! What vtnetd(8) is as a process: its control thread, its log, its pid file,
 //! the descriptors it inherits, and the status it ends with.
 
+mod confine;
 mod control;
 mod failure;
 mod inherited;
 pub mod log;
 mod pid_file;
 
+pub use confine::confine_and_start_workers;
 pub use control::Control;
 pub use failure::{Exit, Failure};
 pub use inherited::{InheritError, close_others, inherited};

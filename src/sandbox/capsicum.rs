@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use capsicum::{CapRights, Fcntl as Command, FcntlRights, FileRights, IoctlRights, Right};
 
-use super::SandboxError;
 use super::rights::Role;
+use super::{SandboxError, Use};
 use crate::ffi;
 
 /// What one role needs.
@@ -109,8 +109,9 @@ pub(super) fn confine() -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Enters capability mode, with all threads, for good.
-pub(super) fn seal() -> Result<(), SandboxError> {
+/// Enters capability mode, with all threads, for good. What may be done with
+/// a descriptor is said by its rights alone, whatever the process is for.
+pub(super) fn seal(_: Use) -> Result<(), SandboxError> {
     for (fd, role) in [
         (io::stdin().as_fd(), Role::Nothing),
         (io::stdout().as_fd(), Role::Log),

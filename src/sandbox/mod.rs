@@ -37,6 +37,15 @@ pub use user::User;
 #[must_use = "the sandbox is not on before it is sealed"]
 pub struct Sandbox(());
 
+/// What the process is for: it keeps what that takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It serves devices.
+    Devices,
+    /// It serves other programs, too, and hands descriptors to them.
+    Service,
+}
+
 impl Sandbox {
     /// Takes away what threads inherit: to be called before any is started.
     ///
@@ -52,7 +61,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// The system has no such sandbox.
-    pub fn seal(self) -> Result<(), SandboxError> {
-        sys::seal()
+    pub fn seal(self, use_of: Use) -> Result<(), SandboxError> {
+        sys::seal(use_of)
     }
 }

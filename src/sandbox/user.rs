@@ -33,6 +33,11 @@ impl User {
         })
     }
 
+    /// Its number.
+    pub(super) fn uid(&self) -> Uid {
+        self.uid
+    }
+
     /// Does `work` as this user, of its login group only, and is who it was
     /// before afterwards. To be called before there are threads.
     ///

@@ -407,6 +407,23 @@ const LINES: &[(&[&str], &str, &str)] = &[
         "-p",
         "write -p /var/run/vtnetd.pid",
     ),
+    (&["-N"], "-N", "vtnetd -h shows what"),
+    (&["-N", ""], "", "write one, as in"),
+    (&["-N", "/s", "-N", "/t"], "-N", ONCE),
+    (&["-N", "/s,"], "','", "leave it out"),
+    (&["-N", "/s,mode"], "mode", "write one of mode=, group="),
+    (&["-N", "/s,uid=0"], "uid=0", "write one of mode=, group="),
+    (&["-N", "/s,mode="], "mode=", "write mode=OCTAL"),
+    (&["-N", "/s,mode=rw"], "mode=rw", "write mode=0660"),
+    (&["-N", "/s,mode=+7"], "mode=+7", "write mode=0660"),
+    (&["-N", "/s,mode=01777"], "mode=01777", "write mode=0660"),
+    (&["-N", "/s,mode=0600,mode=0660"], "mode=0660", ONCE),
+    (&["-N", "/s,group="], "group=", "write group=NAME"),
+    (
+        &["-N", "/nowhere/vm1.sock", "-s", DEVICE],
+        "-N /nowhere/vm1.sock",
+        "a path of its own",
+    ),
     (&["-s", DEVICE, "-u"], "-u", "vtnetd -h shows what"),
     (&["-s", DEVICE, "-u", ""], "-u", "write -u vtnetd"),
     (&["-u", "a", "-u", "b", "-s", DEVICE], "-u", ONCE),
@@ -585,8 +602,8 @@ fn check(args: &[&str], option: &str, cure: &str) {
     // "vtnetd: -s STRING: OPTION: PROBLEM; CURE": the string names every option,
     // so only what follows it counts.
     let behind = args
-        .iter()
-        .find_map(|arg| said.strip_prefix(&format!("vtnetd: -s {arg}: ")))
+        .windows(2)
+        .find_map(|words| said.strip_prefix(&format!("vtnetd: {} {}: ", words[0], words[1])))
         .or(said.strip_prefix("vtnetd: "))
         .unwrap_or_default();
     assert!(

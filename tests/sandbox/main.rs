@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use bed::{Error, Result, Test, run_tests};
 use nix::errno::Errno;
-use vtnetd::sandbox::Sandbox;
+use vtnetd::sandbox::{Sandbox, Use};
 
 use attempts::{ATTEMPTS, Attempt, Outcome, USES};
 use scene::{Place, Scene};
@@ -66,7 +66,7 @@ fn attempt(name: &str) -> ExitCode {
     if layers != Layers::None {
         let sandbox = Sandbox::confine();
         let on = match layers {
-            Layers::All => sandbox.and_then(Sandbox::seal),
+            Layers::All => sandbox.and_then(|sandbox| sandbox.seal(Use::Devices)),
             _ => sandbox.map(drop),
         };
         if let Err(error) = on {

@@ -16,6 +16,7 @@ use crate::net::ethernet::Mac;
 use crate::netmap::vale::Switch;
 use crate::virtio::net_header::{LEN, LEN_LEGACY, NetHeader};
 use crate::virtio::spec::{feature, net};
+use crate::worker::Work;
 
 /// Entries of every ring.
 pub const SIZE: u16 = 64;

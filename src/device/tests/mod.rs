@@ -19,6 +19,7 @@ use crate::virtio::memory::{COPIED, Readable};
 use crate::virtio::net_header::{F_DATA_VALID, F_NEEDS_CSUM, GSO_TCPV4, NetHeader};
 use crate::virtio::queue::VirtQueue;
 use crate::virtio::spec::{feature, net};
+use crate::worker::Work;
 
 /// A port that takes nothing.
 struct Nobody;
@@ -391,7 +392,7 @@ fn a_kick_for_nothing_is_harmless() {
         Event::Control,
         Event::Changed,
     ] {
-        a.pair.note(event);
+        a.pair.note(event.into());
         assert!(!a.pair.turn());
     }
     b.offer(1, &[2048]);

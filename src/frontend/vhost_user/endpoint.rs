@@ -12,8 +12,8 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
 };
 
-use super::socket::is_unix_stream;
 use crate::sandbox::{Role, limit};
+use crate::socket::is_unix;
 
 /// Connects to a front end that listens.
 pub trait Connect: Send {
@@ -88,7 +88,7 @@ impl Endpoint {
     fn inherit(fd: OwnedFd) -> Result<(Self, Option<UnixStream>), EndpointError> {
         let number = fd.as_raw_fd();
         let refused = |errno| EndpointError::Fd(number, errno);
-        if !is_unix_stream(fd.as_fd()).map_err(refused)? {
+        if !is_unix(fd.as_fd(), SockType::Stream).map_err(refused)? {
             return Err(EndpointError::NotSocket(number));
         }
         fcntl(&fd, F_SETFD(FdFlag::FD_CLOEXEC)).map_err(refused)?;

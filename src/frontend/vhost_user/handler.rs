@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use nix::errno::Errno;
+use nix::sys::socket::SockType;
 use nix::sys::stat::{SFlag, fstat};
 
 use super::message::{
@@ -17,9 +18,10 @@ use super::message::{
     protocol_feature, region_from_bytes, u64_from_bytes,
 };
 use super::session::Session;
-use super::socket::{Channel, Message, is_unix_stream};
+use super::socket::{Channel, Message};
 use crate::device::{Device, DeviceError};
 use crate::sandbox::{Role, limit};
+use crate::socket::is_unix;
 use crate::virtio::memory::{GuestMemory, MAX_REGIONS, MemoryError};
 use crate::virtio::queue::RingAddresses;
 use crate::virtio::spec::feature;
@@ -259,7 +261,7 @@ impl Session {
             Request::SetBackendReqFd => {
                 body.decode(|raw| raw.is_empty().then_some(()))?;
                 let fd = body.descriptor()?;
-                if !is_unix_stream(fd.as_fd())? {
+                if !is_unix(fd.as_fd(), SockType::Stream)? {
                     return Err(Reason::NotSocket);
                 }
                 limit(&fd, Role::Connection).map_err(Reason::Rights)?;

@@ -12,10 +12,7 @@ use std::os::unix::net::UnixStream;
 
 use arrayvec::ArrayVec;
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockType, SockaddrLike, SockaddrStorage, getsockname,
-    getsockopt, send, sendmsg, sockopt,
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
 use super::message::{Header, MAX_FDS, MAX_PAYLOAD, VERSION};
 use crate::socket::receive;
@@ -251,16 +248,6 @@ impl Channel {
             }
         }
     }
-}
-
-/// `fd` is a Unix stream socket, as a channel needs it.
-pub(super) fn is_unix_stream(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
-    let name: SockaddrStorage = match getsockname(fd.as_raw_fd()) {
-        Err(Errno::ENOTSOCK) => return Ok(false),
-        name => name?,
-    };
-    Ok(name.family() == Some(AddressFamily::Unix)
-        && getsockopt(&fd, sockopt::SockType)? == SockType::Stream)
 }
 
 #[cfg(test)]

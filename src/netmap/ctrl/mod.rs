@@ -27,6 +27,7 @@ use super::abi::{NETMAP_MAX_API, NETMAP_MIN_API};
 use super::legacy;
 use super::port::Direction;
 use super::register::{Netmap, RegisterError, Registration};
+use super::sync::Hardware;
 
 /// One open descriptor of `/dev/netmap`; closed when dropped.
 pub struct Control {
@@ -148,6 +149,22 @@ impl Control {
         }
         registration.sync_each(direction);
         Ok(())
+    }
+
+    /// Syncs one bound ring for a loop that the client runs itself on ring
+    /// pointers in its own memory; says how far the ring is.
+    ///
+    /// # Errors
+    /// `ENXIO` when nothing is bound, `EINVAL` when there is no such ring or
+    /// the pointers are not the client's.
+    pub fn sync_ring(&self, direction: Direction, ring: usize) -> Result<Hardware, Errno> {
+        let registration = self.registration().ok_or(Errno::ENXIO)?;
+        if !self.shared_block.load(Ordering::Acquire) {
+            return Err(Errno::EINVAL);
+        }
+        let kring = registration.kring(direction, ring).ok_or(Errno::EINVAL)?;
+        registration.sync_ring(direction, ring);
+        Ok(kring.hardware())
     }
 
     /// poll(2): as [`Registration::poll`]; `POLLERR` alone when nothing is

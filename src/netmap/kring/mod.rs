@@ -18,7 +18,7 @@ mod watch;
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -40,6 +40,10 @@ pub struct Listener {
     waker: Waker,
     /// The [`Wake`] bits that are waited for.
     armed: AtomicU8,
+    /// Somebody looks at `armed` all the time and needs no waking.
+    attended: AtomicBool,
+    /// The waker was woken and not drained since.
+    woken: AtomicBool,
 }
 
 /// What a listener waits for.
@@ -66,6 +70,8 @@ impl Listener {
         Self {
             waker,
             armed: AtomicU8::new(0),
+            attended: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
         }
     }
 
@@ -80,12 +86,34 @@ impl Listener {
         &self.waker
     }
 
+    /// What was armed has come, or nothing was armed.
+    pub fn has_fired(&self) -> bool {
+        self.armed.load(Ordering::SeqCst) == 0
+    }
+
+    /// Says whether somebody asks [`has_fired`](Self::has_fired) all the time
+    /// from now on, and is not to be woken. Whoever says no asks once more.
+    pub fn attend(&self, attended: bool) {
+        self.attended.store(attended, Ordering::SeqCst);
+    }
+
+    /// Makes the waker unreadable, if it was woken since.
+    pub fn drain(&self) {
+        if self.woken.load(Ordering::Relaxed) && self.woken.swap(false, Ordering::Acquire) {
+            self.waker.drain();
+        }
+    }
+
     /// Wakes who is armed: one system call for each sleep, not each batch.
     fn notify(&self, wake: Wake) {
         if self.armed.load(Ordering::Relaxed) & wake.0 != 0
             && self.armed.swap(0, Ordering::SeqCst) & wake.0 != 0
+            && !self.attended.load(Ordering::SeqCst)
         {
             self.waker.wake();
+            // Afterwards: who drains in between is told once too often, and
+            // drains then.
+            self.woken.store(true, Ordering::Release);
         }
     }
 }

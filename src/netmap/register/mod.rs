@@ -28,7 +28,7 @@ pub use request::{Request, RingMode};
 
 use super::abi::nmreq::{self, RegisterBody};
 use super::adapter::{Adapter, Bound};
-use super::kring::{Kring, Wake};
+use super::kring::{Kring, Listener, Wake};
 use super::mem::{InterfaceMemory, Region, RegionConfig, Regions, RingView};
 use super::port::{Direction, HeaderLen, Port};
 use super::vale::Switches;
@@ -224,6 +224,19 @@ impl Registration {
             nr_extra_bufs: self.interface.extra_bufs(),
             nr_flags: self.flags,
             ..*request
+        }
+    }
+
+    /// Who is woken when frames or room come.
+    pub(in crate::netmap) fn listener(&self) -> &Listener {
+        self.bindings.listener()
+    }
+
+    /// Syncs bound ring `index`, if there is one, whatever comes of it.
+    pub(in crate::netmap) fn sync_ring(&self, direction: Direction, index: usize) {
+        if let Some(bound) = self.bound(direction).get(index) {
+            // As for all of them.
+            let _ = self.adapter().sync(direction, bound);
         }
     }
 

@@ -29,7 +29,7 @@ impl Registration {
         let mut wanted = events & (IN | OUT);
         let listener = self.bindings.listener();
         // What woke the client is answered now.
-        listener.waker().drain();
+        listener.drain();
         self.look(&mut wanted, &mut found);
         self.poll_tx(&mut wanted, &mut found);
         if wanted.intersects(OUT) && sleep {

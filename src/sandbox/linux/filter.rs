@@ -14,6 +14,8 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
+use crate::sandbox::Use;
+
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
 /// Calls that do with descriptors, memory and time what they please: none of
@@ -189,7 +191,7 @@ fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, BackendError> 
 }
 
 /// What we call.
-fn allowed() -> Result<Rules, BackendError> {
+fn allowed(use_of: Use) -> Result<Rules, BackendError> {
     let mut rules: Rules = PLAIN.iter().map(|call| (*call, Vec::new())).collect();
     let fcntl = FCNTL
         .iter()
@@ -199,8 +201,13 @@ fn allowed() -> Result<Rules, BackendError> {
         .iter()
         .map(|request| rule(vec![argument(1, INT, *request)?]));
     rules.insert(libc::SYS_ioctl, ioctl.collect::<Result<_, _>>()?);
-    // Never to an address. There is no sendmsg(2): its address is behind a
-    // pointer, where a filter cannot look.
+    // Never to an address. sendmsg(2) has its address behind a pointer, where a
+    // filter cannot look, so only who hands out descriptors has it. It has no
+    // socket(2); the sockets that it has are connected, which on those that
+    // clients may pass (connection.rs) no address can change.
+    if use_of == Use::Service {
+        rules.insert(libc::SYS_sendmsg, Vec::new());
+    }
     rules.insert(
         libc::SYS_sendto,
         vec![rule(vec![argument(4, u64::MAX, 0)?])?],
@@ -240,12 +247,12 @@ fn hostile() -> Result<Rules, BackendError> {
 }
 
 /// Puts both on all threads.
-pub(super) fn apply() -> Result<(), seccompiler::Error> {
+pub(super) fn apply(use_of: Use) -> Result<(), seccompiler::Error> {
     let here: TargetArch = std::env::consts::ARCH.try_into()?;
     let refuse = SeccompAction::Errno(unsigned(libc::EPERM));
     let programs = [
         (hostile()?, SeccompAction::Allow, SeccompAction::KillProcess),
-        (allowed()?, refuse, SeccompAction::Allow),
+        (allowed(use_of)?, refuse, SeccompAction::Allow),
     ];
     // Built before the first is on; seccomp(2) is not among what it allows.
     let programs: Vec<BpfProgram> = programs

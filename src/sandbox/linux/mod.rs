@@ -12,7 +12,7 @@ use landlock::{
     Scope,
 };
 
-use super::SandboxError;
+use super::{SandboxError, Use};
 
 /// The oldest Landlock that is worth the name; what later ones can forbid is
 /// forbidden where they are.
@@ -56,6 +56,6 @@ fn landlock() -> Result<(), SandboxError> {
 }
 
 /// Puts the filters on all threads.
-pub(super) fn seal() -> Result<(), SandboxError> {
-    filter::apply().map_err(|error| SandboxError::Seccomp(error.to_string()))
+pub(super) fn seal(use_of: Use) -> Result<(), SandboxError> {
+    filter::apply(use_of).map_err(|error| SandboxError::Seccomp(error.to_string()))
 }

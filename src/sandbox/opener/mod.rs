@@ -115,6 +115,15 @@ impl Opener {
         Ok(UnixListener::from(fd))
     }
 
+    /// Listens where the configuration has clients of the netmap service
+    /// connect.
+    ///
+    /// # Errors
+    /// The name cannot be had, or not for that group.
+    pub fn listen_service(&self) -> Result<OwnedFd, Failure> {
+        Ok(self.0.ask(Request::ListenService).and_then(only)?)
+    }
+
     /// What connects `device` to its front end, which is said to be at `path`.
     pub fn connector(&self, device: usize, path: PathBuf) -> Box<dyn Connect> {
         Box::new(Connector {

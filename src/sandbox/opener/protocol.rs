@@ -24,6 +24,8 @@ pub(super) enum Request {
     Open(Index),
     /// Something about its open back end.
     Operate(Index, Operation),
+    /// A socket that listens where clients of the netmap service connect.
+    ListenService,
 }
 
 impl Request {
@@ -39,6 +41,7 @@ impl Request {
             Self::Open(device) => (5, device, 0),
             Self::Operate(device, Operation::SetFeatures(features)) => (6, device, features),
             Self::Operate(device, Operation::SetHeaderLen(len)) => (7, device, u64::from(len)),
+            Self::ListenService => (8, 0, 0),
         };
         let mut bytes = [0; Self::LEN];
         bytes[..4].copy_from_slice(&kind.to_ne_bytes());
@@ -64,6 +67,7 @@ impl Request {
                 let len = u16::try_from(len).ok()?;
                 Self::Operate(device, Operation::SetHeaderLen(len))
             }
+            (8, 0, 0) => Self::ListenService,
             _ => return None,
         })
     }
@@ -180,6 +184,7 @@ mod tests {
         prop_oneof![
             Just(Request::ClaimPidFile),
             Just(Request::PublishPidFile),
+            Just(Request::ListenService),
             any::<u32>().prop_map(Request::Listen),
             any::<u32>().prop_map(Request::Connect),
             any::<u32>().prop_map(Request::Open),

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::packets::Packets;
 use super::protocol::{ABSENT, ANSWER, Answer, Index, Refusal, Request, encode};
-use super::sockets::{self, SocketFile};
+use super::sockets::{self, Access, SocketFile};
 use super::throttle::Throttle;
 use crate::backend::host::{HostSide, MAX_FDS, MAX_NUMBERS, MAX_TEXT, Opened, Operation};
 use crate::backend::{self, OpenError};
@@ -25,6 +25,7 @@ pub(super) struct Server<'c> {
     /// The process that is served; the pid file is about it.
     client: u32,
     pid_file: Option<PidFile>,
+    service: Option<SocketFile>,
     devices: Vec<Kept<'c>>,
 }
 
@@ -72,6 +73,7 @@ impl<'c> Server<'c> {
             user,
             client,
             pid_file: None,
+            service: None,
             devices: config.devices.iter().map(kept).collect(),
         }
     }
@@ -118,6 +120,7 @@ impl<'c> Server<'c> {
             }
             Request::Open(device) => self.device(device)?.open(),
             Request::Operate(device, operation) => self.device(device)?.operate(operation),
+            Request::ListenService => self.listen_service(),
         }
     }
 
@@ -126,6 +129,23 @@ impl<'c> Server<'c> {
         self.devices
             .get_mut(index)
             .ok_or_else(|| forbidden("a device that is not there"))
+    }
+
+    fn listen_service(&mut self) -> Answer {
+        let Some(spec) = &self.config.service else {
+            return Err(forbidden("a netmap service"));
+        };
+        if self.service.is_some() {
+            return Err(forbidden("a second netmap service"));
+        }
+        let access = Access {
+            mode: spec.mode,
+            group: spec.group.as_deref(),
+            user: self.user,
+        };
+        let (socket, file) = sockets::listen_packets(&spec.path, &access).map_err(refusal)?;
+        self.service = Some(file);
+        handed(socket, Role::Listener)
     }
 
     fn claim_pid_file(&mut self) -> Answer {

@@ -2,12 +2,16 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, socket};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Group, chown};
 
 use crate::frontend::vhost_user::try_connect;
 use crate::sandbox::User;
@@ -21,6 +25,9 @@ pub enum SocketError {
     /// The name is of something else.
     #[error("{0}: exists and is not a socket; remove it or choose another path")]
     NotSocketFile(PathBuf),
+    /// There is no such group.
+    #[error("{0}: group={1}: no such group; make it, or name another")]
+    NoGroup(PathBuf, String),
     /// The system refuses the name.
     #[error("{0}: {1}")]
     Path(PathBuf, io::Error),
@@ -56,6 +63,64 @@ impl Drop for SocketFile {
 
 /// Listens at `path`. A socket that a dead process left there is replaced.
 pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
+    listen_by(path, || {
+        let socket = UnixListener::bind(path)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    })
+}
+
+/// Who may connect to a socket.
+pub(super) struct Access<'a> {
+    /// Permissions.
+    pub mode: u32,
+    /// The group, by name or number, if it is to be another one.
+    pub group: Option<&'a str>,
+    /// The owner, if it is to be another one.
+    pub user: Option<&'a User>,
+}
+
+/// Listens at `path` for connections of packets (`SOCK_SEQPACKET`), of those
+/// that `access` says. Nobody else ever can, for all that the socket has no
+/// permissions before it has the right ones.
+pub(super) fn listen_packets(
+    path: &Path,
+    access: &Access<'_>,
+) -> Result<(OwnedFd, SocketFile), SocketError> {
+    let group = access
+        .group
+        .map(|name| find_group(path, name))
+        .transpose()?;
+    listen_by(path, || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        let before = umask(Mode::all());
+        let bound = bind(fd.as_raw_fd(), &UnixAddr::new(path)?);
+        umask(before);
+        bound?;
+        if group.is_some() || access.user.is_some() {
+            chown(path, access.user.map(User::uid), group)?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(access.mode))?;
+        nix::sys::socket::listen(&fd, Backlog::MAXCONN)?;
+        Ok(fd)
+    })
+}
+
+/// The group with this name or number.
+fn find_group(path: &Path, name: &str) -> Result<Gid, SocketError> {
+    let found = Group::from_name(name).ok().flatten().map(|group| group.gid);
+    let number = || name.parse().ok().map(Gid::from_raw);
+    found
+        .or_else(number)
+        .ok_or_else(|| SocketError::NoGroup(path.to_owned(), name.to_owned()))
+}
+
+/// Has `make` listen at `path`, where nobody listens any more.
+fn listen_by<T>(
+    path: &Path,
+    make: impl FnOnce() -> io::Result<T>,
+) -> Result<(T, SocketFile), SocketError> {
     let failed = |error| SocketError::Path(path.to_owned(), error);
     let _alone = lock_directory(path);
     match fs::symlink_metadata(path) {
@@ -69,8 +134,7 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketEr
         // Whatever else is wrong with the name, bind(2) says it better.
         Err(_) => {}
     }
-    let socket = UnixListener::bind(path).map_err(failed)?;
-    socket.set_nonblocking(true).map_err(failed)?;
+    let socket = make().map_err(failed)?;
     let found = fs::symlink_metadata(path).map_err(failed)?;
     Ok((socket, SocketFile::new(path.to_owned(), &found)))
 }

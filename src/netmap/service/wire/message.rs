@@ -5,7 +5,7 @@ use std::mem::size_of;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{MESSAGE_MAX, SEGMENTS_MAX};
+use super::{CLAIM_MAX, MESSAGE_MAX, SEGMENTS_MAX};
 
 /// What every message begins with.
 #[repr(C)]
@@ -93,6 +93,9 @@ pub enum WireError {
     /// No such kind, or not in this direction.
     #[error("message kind {0:#x} is unknown here")]
     Kind(u32),
+    /// Segments that together are longer than any request has a use for.
+    #[error("the segments of a message claim more than {CLAIM_MAX} bytes")]
+    Claim,
     /// Too many segments.
     #[error("a message has {0} segments; the most is {SEGMENTS_MAX}")]
     Segments(u32),
@@ -209,10 +212,15 @@ fn decode(bytes: &[u8]) -> Result<(Head, Vec<Segment>), WireError> {
     let split = rest.split_at_checked(count * size_of::<SegmentHead>());
     let (heads, mut data) = split.ok_or_else(wrong)?;
     let mut segments = Vec::with_capacity(count);
+    let mut claimed = 0usize;
     for head in heads.chunks_exact(size_of::<SegmentHead>()) {
         let head = SegmentHead::read_from_bytes(head).map_err(|_| wrong())?;
         if head.data > head.len {
             return Err(wrong());
+        }
+        claimed = claimed.saturating_add(head.len as usize);
+        if claimed > CLAIM_MAX {
+            return Err(WireError::Claim);
         }
         let split = data.split_at_checked(head.data as usize);
         let (own, rest) = split.ok_or_else(wrong)?;

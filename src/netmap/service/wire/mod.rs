@@ -64,6 +64,9 @@ pub const SOCKET_VARIABLE: &str = "VTNETMAP_SOCKET";
 /// Most bytes of a message: the entries of 512 rings both ways, and more than
 /// any request and its options have.
 pub const MESSAGE_MAX: usize = 80 * 1024;
+/// Most bytes that the segments of a message claim together; with their heads
+/// they fit an answer.
+pub const CLAIM_MAX: usize = 70 * 1024;
 /// Most segments of a message: a header, a body, more options with their
 /// payloads than the kernel's buffer has room for, and two blocks of entries.
 pub const SEGMENTS_MAX: usize = 512;

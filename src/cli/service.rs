@@ -1,0 +1,103 @@
+//! `-N`: where other programs find the netmap core, and who may.
+//! `PATH[,KEY=VALUE...]`.
+
+use std::path::PathBuf;
+
+use super::device::socket_path;
+use super::error::{Blame, UsageError};
+
+/// Keys, what their values look like, and what they are for.
+const KEYS: [(&str, &str, &str); 2] = [
+    (
+        "mode",
+        "OCTAL",
+        "permissions of the socket; 0600 when left out",
+    ),
+    ("group", "NAME", "group of the socket"),
+];
+
+/// Who may connect when nothing is said: whoever runs vtnetd.
+const MODE: u32 = 0o600;
+
+/// `-N`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// Where to listen.
+    pub path: PathBuf,
+    /// `mode=`: permissions of the socket.
+    pub mode: u32,
+    /// `group=`: its group, by name or number, if not that of the process.
+    pub group: Option<String>,
+}
+
+/// The part of `-h` that is about the service.
+pub(super) fn usage() -> String {
+    let mut text = "\nService:\n    PATH[,KEY=VALUE...]\n\n".to_owned();
+    for (key, value, purpose) in KEYS {
+        let form = format!("{key}={value}");
+        text.push_str(&format!("    {form:<22} {purpose}\n"));
+    }
+    text
+}
+
+impl ServiceSpec {
+    /// Reads what follows `-N`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub(super) fn parse(text: &str) -> Result<Self, UsageError> {
+        Self::parse_items(text).map_err(|error| error.within(format_args!("-N {text}")))
+    }
+
+    fn parse_items(text: &str) -> Result<Self, UsageError> {
+        let mut items = text.split(',');
+        let path = items.next().unwrap_or_default();
+        let mut spec = Self {
+            path: socket_path(path, path)?,
+            mode: MODE,
+            group: None,
+        };
+        let names = || KEYS.map(|(key, ..)| format!("{key}=")).join(", ");
+        let mut seen = Vec::new();
+        for item in items {
+            if item.is_empty() {
+                return Err("','".blame("nothing follows it", "leave it out, or write KEY=VALUE"));
+            }
+            let Some((key, value)) = item.split_once('=') else {
+                return Err(item.blame("'=' is missing", format!("write one of {}", names())));
+            };
+            let Some((_, form, _)) = KEYS.iter().find(|(known, ..)| *known == key) else {
+                return Err(item.blame("unknown key", format!("write one of {}", names())));
+            };
+            if value.is_empty() {
+                return Err(item.blame("the value is empty", format!("write {key}={form}")));
+            }
+            if seen.contains(&key) {
+                return Err(item.blame(
+                    format!("{key}= is given more than once"),
+                    "leave all but one out",
+                ));
+            }
+            seen.push(key);
+            match key {
+                "mode" => spec.mode = mode(item, value)?,
+                _ => spec.group = Some(value.to_owned()),
+            }
+        }
+        Ok(spec)
+    }
+}
+
+/// Permissions of a file, in octal.
+fn mode(item: &str, value: &str) -> Result<u32, UsageError> {
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    u32::from_str_radix(value, 8)
+        .ok()
+        .filter(|mode| digits && *mode <= 0o777)
+        .ok_or_else(|| {
+            item.blame(
+                "not permissions in octal",
+                "write mode=0660, for example: read and write for user and group",
+            )
+        })
+}

@@ -1,0 +1,97 @@
+//! Programs that use the service over real sockets.
+
+mod bed;
+
+use std::os::fd::AsFd;
+use std::thread;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+
+use super::wire::Request;
+use super::wire::page::Operation;
+use crate::netmap::abi::nmreq::*;
+use crate::netmap::port::Direction;
+use bed::{Bed, Channel, frame};
+
+#[test]
+fn two_programs_meet_on_a_switch() {
+    let bed = Bed::new();
+    let (mut a, mut b) = (bed.open(), bed.open());
+    assert_eq!(a.request(&Request::Map).unwrap().0.errno, 6, "ENXIO");
+    a.bind("vale0:a").unwrap();
+    b.bind("vale0:b").unwrap();
+    assert_eq!(bed.ports("vale0"), ["a", "b"]);
+    assert_eq!(a.bind("vale0:c").unwrap_err(), Errno::EBUSY);
+    let frames: Vec<_> = (0..600).map(frame).collect();
+    for _ in 0..3 {
+        assert_eq!(a.send(&frames), 600);
+        assert_eq!(b.receive(), frames);
+    }
+    assert_eq!(b.receive(), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn who_waits_is_woken() {
+    let bed = Bed::new();
+    let (mut a, mut b) = (bed.open(), bed.open());
+    a.bind("vale0:a").unwrap();
+    b.bind("vale0:b").unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for nth in 0..200 {
+                // The next is sent when the last was there.
+                assert_eq!(b.channel.poll(PollFlags::POLLIN), PollFlags::POLLIN);
+                assert_eq!(b.receive(), [frame(nth)]);
+                b.send(&[frame(nth)]);
+            }
+        });
+        for nth in 0..200 {
+            a.send(&[frame(nth)]);
+            assert_eq!(a.channel.poll(PollFlags::POLLIN), PollFlags::POLLIN);
+            assert_eq!(a.receive(), [frame(nth)]);
+        }
+    });
+}
+
+#[test]
+fn a_port_goes_with_the_last_descriptor() {
+    let bed = Bed::new();
+    let mut a = bed.open();
+    a.bind("vale0:a").unwrap();
+    let copy = a.connection.try_clone().unwrap();
+    // Another process would have a channel of its own.
+    let mut other = Channel::attach(copy.as_fd()).unwrap();
+    drop(a);
+    let outcome = other.ask(Operation::Sync(Direction::Tx));
+    assert_eq!(
+        (outcome.result, bed.ports("vale0")),
+        (0, vec!["a".to_owned()])
+    );
+    drop(copy);
+    bed.until("the port is gone", || bed.ports("vale0").is_empty());
+}
+
+#[test]
+fn ports_that_are_persistent_outlive_their_maker() {
+    let bed = Bed::new();
+    let mut a = bed.open();
+    a.control(NETMAP_REQ_VALE_NEWIF, "per0", &NewInterfaceBody::default())
+        .unwrap();
+    a.control(
+        NETMAP_REQ_VALE_ATTACH,
+        "vale0:per0",
+        &AttachBody {
+            reg: RegisterBody {
+                nr_mode: NR_REG_ALL_NIC,
+                ..RegisterBody::default()
+            },
+            ..AttachBody::default()
+        },
+    )
+    .unwrap();
+    drop(a);
+    let mut b = bed.open();
+    assert_eq!(bed.ports("vale0"), ["per0"]);
+    b.bind("vale0:per0").unwrap();
+}
