@@ -15,7 +15,7 @@ use crate::net::frame::{BATCH, Batch, FRAME_PARTS, Frame, PARTS};
 use crate::net::offload::accepts;
 use crate::netmap::attachment::{Attachment, Delivered};
 use crate::virtio::memory::{GuestMemory, Readable, Writable, copy};
-use crate::virtio::net_header::NetHeader;
+use crate::virtio::net_header::{LEN, NetHeader};
 use crate::virtio::queue::{Chain, Parts, Pop, Queue, RingError, VirtQueue};
 
 /// Most chains in one reservation.
@@ -316,11 +316,15 @@ fn fill(
 /// Writes the virtio-net header into the first bytes of `parts`.
 #[inline]
 pub(super) fn write_header(header: &NetHeader, header_len: usize, parts: &[Writable<'_>]) {
-    let raw = header.to_bytes();
     match parts.first() {
-        Some(first) if header_len == raw.len() && first.write_array(&raw) => {}
+        Some(first) if header_len == LEN && first.len() >= LEN => {
+            let (start, end) = header.to_halves();
+            first.write_array(&start);
+            first.skip(start.len()).write_array(&end);
+        }
         _ => {
-            let raw = &raw[..header_len.min(raw.len())];
+            let raw = header.to_bytes();
+            let raw = &raw[..header_len.min(LEN)];
             copy(&[Readable::from_slice(raw)], parts);
         }
     }

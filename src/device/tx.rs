@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::pair::QueuePair;
 use super::vring::{Turn, VringFault};
-use crate::net::frame::{BATCH, Batch, ETHER_HEADER, MAX_FRAME};
+use crate::net::frame::{BATCH, Batch, ETHER_HEADER, EtherHeader, MAX_FRAME};
 use crate::net::offload;
 use crate::virtio::memory::{GuestMemory, Readable, Writable, gather};
 use crate::virtio::net_header::{LEN, NetHeader};
@@ -153,31 +153,35 @@ fn frame(
     if !(ETHER_HEADER..=MAX_FRAME).contains(&(len as usize)) {
         return Err(Refused::Length);
     }
-    let mut raw = [0; LEN];
-    let mut ether = [0; ETHER_HEADER];
     let parts = batch.pending(range.clone());
-    let start = match parts {
+    let together = parts.first().filter(|_| header_len == LEN);
+    let (start, header, ether) = match together.and_then(read_headers) {
         // Most drivers put header and frame into one buffer.
-        [part, ..] if header_len == LEN && part.len() >= LEN + ETHER_HEADER => {
-            let both = part.read_array::<{ LEN + ETHER_HEADER }>();
-            let both = both.unwrap_or([0; LEN + ETHER_HEADER]);
-            raw.copy_from_slice(&both[..LEN]);
-            ether.copy_from_slice(&both[LEN..]);
-            *part = part.skip(LEN);
-            0
+        Some((header, ether)) => {
+            if let Some(part) = parts.first_mut() {
+                *part = part.skip(LEN);
+            }
+            (0, header, ether)
         }
         // Wherever the driver has put them.
-        _ => {
+        None => {
+            let (mut raw, mut ether) = ([0; LEN], [0; ETHER_HEADER]);
             let start = take(parts, &mut raw[..header_len]);
             gather(parts.get(start..).unwrap_or_default(), &mut ether);
-            start
+            (start, NetHeader::from_bytes(&raw), ether.into())
         }
     };
     let body = parts.get(start..).unwrap_or_default();
-    let header = NetHeader::from_bytes(&raw);
     let header = offload::check_parts(&header, features, body, len).map_err(|_| Refused::Header)?;
     batch.push_frame_of(range.start + start..range.end, len, ether, header);
     Ok(())
+}
+
+/// The virtio-net header and the Ethernet header, where both are in `part`.
+#[inline]
+fn read_headers(part: &Readable<'_>) -> Option<(NetHeader, EtherHeader)> {
+    let header = NetHeader::from_halves(part.read_array_at(0)?, part.read_array_at(8)?);
+    Some((header, EtherHeader::read(part, LEN)?))
 }
 
 /// Copies the first bytes of `parts` into `into` and steps over them. Returns

@@ -20,6 +20,70 @@ pub const ETHER_HEADER: usize = 14;
 /// Ethernet header with a VLAN tag, rounded as the reference does.
 pub const MAX_FRAME: usize = 65536 + 64;
 
+/// The Ethernet header of a frame, before any VLAN tag: in words, so that each
+/// is one load from the frame and one comparison in a switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EtherHeader {
+    /// The first 8 bytes, of which the last two are the source's.
+    start: u64,
+    /// The last 8 bytes: source and EtherType.
+    end: u64,
+}
+
+impl EtherHeader {
+    /// The header from its first 8 bytes and its last 8 bytes, of which two are
+    /// the same.
+    #[inline]
+    pub fn from_ends(start: [u8; 8], end: [u8; 8]) -> Self {
+        Self {
+            start: u64::from_be_bytes(start),
+            end: u64::from_be_bytes(end),
+        }
+    }
+
+    /// The header that lies in `part` from byte `at` on, if it is whole.
+    #[inline]
+    pub fn read(part: &Readable<'_>, at: usize) -> Option<Self> {
+        let (start, end) = (part.read_array_at(at)?, part.read_array_at(at + 6)?);
+        Some(Self::from_ends(start, end))
+    }
+
+    /// Whom it is for, as a number of 48 bits.
+    #[inline]
+    pub fn destination(self) -> u64 {
+        self.start >> 16
+    }
+
+    /// It is for more than one: broadcast or multicast.
+    #[inline]
+    pub fn is_for_group(self) -> bool {
+        self.start >> 56 & 1 == 1
+    }
+
+    /// Who has sent it, as a number of 48 bits.
+    #[inline]
+    pub fn source(self) -> u64 {
+        self.end >> 16
+    }
+
+    /// The EtherType, or that of a VLAN tag.
+    #[inline]
+    pub fn ether_type(self) -> u16 {
+        #[expect(clippy::cast_possible_truncation, reason = "the last two bytes")]
+        {
+            self.end as u16
+        }
+    }
+}
+
+impl From<[u8; ETHER_HEADER]> for EtherHeader {
+    #[inline]
+    fn from(raw: [u8; ETHER_HEADER]) -> Self {
+        let [a, b, c, d, e, f, end @ ..] = raw;
+        Self::from_ends([a, b, c, d, e, f, end[0], end[1]], end)
+    }
+}
+
 /// One frame of a batch.
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -28,7 +92,7 @@ pub struct Frame {
     /// Length in bytes, Ethernet header included, virtio-net header not.
     pub len: u32,
     /// Destination and source address and EtherType, read once.
-    pub ether: [u8; ETHER_HEADER],
+    pub ether: EtherHeader,
     /// What the sender asks for; checked against the frame, so that it can be
     /// believed (see `net::offload::check`).
     pub header: NetHeader,
@@ -103,10 +167,10 @@ impl<'m> Batch<'m> {
         &mut self,
         mark: usize,
         len: u32,
-        ether: [u8; ETHER_HEADER],
+        ether: impl Into<EtherHeader>,
         header: NetHeader,
     ) -> bool {
-        let pushed = self.push_frame_of(mark..self.mark(), len, ether, header);
+        let pushed = self.push_frame_of(mark..self.mark(), len, ether.into(), header);
         if !pushed {
             self.discard(mark);
         }
@@ -120,7 +184,7 @@ impl<'m> Batch<'m> {
         &mut self,
         parts: Range<usize>,
         len: u32,
-        ether: [u8; ETHER_HEADER],
+        ether: EtherHeader,
         header: NetHeader,
     ) -> bool {
         #[expect(clippy::cast_possible_truncation, reason = "PARTS fits u16")]

@@ -43,13 +43,6 @@ impl MacTable {
         }
     }
 
-    /// The address as a number, from the first six bytes of `octets`.
-    #[inline]
-    pub fn key(octets: &[u8; 6]) -> u64 {
-        let [a, b, c, d, e, f] = *octets;
-        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
-    }
-
     #[inline]
     fn bucket(&self, mac: u64) -> &[AtomicU64; WAYS] {
         // Fibonacci hashing: the high bits are the well-mixed ones.

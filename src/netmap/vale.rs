@@ -255,19 +255,19 @@ impl Switch {
         // Frames of one flow come together: what held for the last holds on.
         let (mut last_source, mut last_target, mut last_to) = (u64::MAX, u64::MAX, NOWHERE);
         for frame in batch.frames() {
-            let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = frame.ether;
-            let source = MacTable::key(&[g, h, i, j, k, l]);
+            let source = frame.ether.source();
             if source != last_source {
                 last_source = source;
                 // Neither a group nor nobody can be where a frame comes from.
-                if g & 1 == 0 && source != 0 {
+                if source >> 40 & 1 == 0 && source != 0 {
                     self.table.learn(source, from.0);
                 }
             }
-            let target = MacTable::key(&[a, b, c, d, e, f]);
+            let target = frame.ether.destination();
+            let group = frame.ether.is_for_group();
             if target != last_target {
                 last_target = target;
-                last_to = if a & 1 == 1 {
+                last_to = if group {
                     FLOOD
                 } else {
                     self.table.lookup(target).unwrap_or(FLOOD)
@@ -283,7 +283,7 @@ impl Switch {
             plan.sent.bytes += u64::from(frame.len);
             if last_to == FLOOD {
                 plan.sent.flooded += 1;
-                plan.sent.unknown += u64::from(a & 1 == 0);
+                plan.sent.unknown += u64::from(!group);
             }
             plan.to.push(last_to);
         }

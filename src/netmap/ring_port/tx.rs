@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::net::frame::{Batch, ETHER_HEADER, MAX_FRAME};
+use crate::net::frame::{Batch, EtherHeader, MAX_FRAME};
 use crate::net::offload;
 use crate::netmap::abi::{NS_BUF_CHANGED, NS_INDIRECT, NS_MOREFRAG, Slot};
 use crate::netmap::kring::{Counts, Kring};
@@ -53,7 +53,7 @@ struct Pending {
     mark: usize,
     raw: [u8; LEN],
     header_seen: bool,
-    ether: Option<[u8; ETHER_HEADER]>,
+    ether: Option<EtherHeader>,
     len: usize,
 }
 
@@ -142,7 +142,7 @@ impl Pending {
             }
         }
         if self.ether.is_none() {
-            self.ether = Some(part.read_array().ok_or(Refused::Short)?);
+            self.ether = Some(EtherHeader::read(&part, 0).ok_or(Refused::Short)?);
         }
         self.len += part.len();
         if part.is_empty() {

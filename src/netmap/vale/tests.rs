@@ -73,7 +73,7 @@ fn send(switch: &Switch, from: PortId, frames: &[(NetHeader, Vec<u8>)]) {
         let (head, tail) = bytes.split_at(bytes.len() / 2);
         batch.push_part(mark, Readable::from_slice(head)).unwrap();
         batch.push_part(mark, Readable::from_slice(tail)).unwrap();
-        let ether = bytes[..ETHER_HEADER].try_into().unwrap();
+        let ether = *bytes.first_chunk::<ETHER_HEADER>().unwrap();
         let len = u32::try_from(bytes.len()).unwrap();
         assert!(batch.push_frame(mark, len, ether, *header));
     }
@@ -165,7 +165,7 @@ fn a_switch_has_254_ports() {
     assert_eq!(more, Err(PortError::Full("vale9".into())));
     // The last port's number is neither of the two that mean something else.
     send_plain(&switch, PortId(253), &[frame(mac(1), mac(2), 0)]);
-    assert_eq!(switch.table.lookup(MacTable::key(&mac(2))), Some(253));
+    assert_eq!(switch.table.lookup(0x0200_0000_0002), Some(253));
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 mod fault;
 mod mapping;
+mod prefetch;
 mod view;
 
 use std::os::fd::OwnedFd;

@@ -8,6 +8,8 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use super::prefetch;
+
 #[cfg(test)]
 thread_local! {
     /// Bytes that this thread's views have copied: for the test that a frame
@@ -87,12 +89,7 @@ impl<'m> Readable<'m> {
     /// Has the processor fetch the first bytes, which are read soon.
     #[inline]
     pub fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch has no effect but on caches.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.ptr.as_ptr().cast());
-        }
+        lines(self.ptr, self.len, prefetch::for_reading);
     }
 
     /// Copies as much as both sides hold; returns how much.
@@ -112,13 +109,20 @@ impl<'m> Readable<'m> {
     /// The first `N` bytes, if there are so many.
     #[inline]
     pub fn read_array<const N: usize>(&self) -> Option<[u8; N]> {
-        if self.len() < N {
+        self.read_array_at(0)
+    }
+
+    /// The `N` bytes from `at` on, if there are so many.
+    #[inline]
+    pub fn read_array_at<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        if self.len() < at.checked_add(N)? {
             return None;
         }
         #[cfg(test)]
         COPIED.with(|copied| copied.set(copied.get() + N));
-        // SAFETY: N bytes are there; a byte array needs no alignment.
-        let bytes = unsafe { self.ptr.cast::<[u8; N]>().read() };
+        // SAFETY: N bytes are there from `at` on; a byte array needs no
+        // alignment.
+        let bytes = unsafe { self.ptr.add(at).cast::<[u8; N]>().read() };
         // What was copied is what is judged: the compiler must not read again.
         compiler_fence(Ordering::Acquire);
         Some(bytes)
@@ -171,12 +175,7 @@ impl<'m> Writable<'m> {
     /// Has the processor fetch the first bytes, which are written soon.
     #[inline]
     pub fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch has no effect but on caches.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_ET0>(self.ptr.as_ptr().cast());
-        }
+        lines(self.ptr, self.len, prefetch::for_writing);
     }
 
     /// The same bytes, to read.
@@ -235,9 +234,20 @@ impl<'m> Writable<'m> {
     }
 }
 
-/// Copies `len` bytes. A guest may make the two overlap, so this is a memmove,
-/// which has no wrong answer for any overlap. Short frames are most frames:
-/// what is up to two blocks long is done here, without a call.
+/// Has the cache lines of a run's first bytes fetched, as many as the headers
+/// and a short frame are on.
+#[inline]
+fn lines(ptr: NonNull<u8>, len: u32, fetch: impl Fn(*const u8)) {
+    const LINE: usize = 64;
+    fetch(ptr.as_ptr());
+    if len as usize > LINE {
+        fetch(ptr.as_ptr().wrapping_add(LINE));
+    }
+}
+
+/// Copies `len` bytes. A guest may make the two overlap, and then gets what it
+/// has asked for. Short frames are most frames: what is up to two blocks long
+/// is done here, without a call.
 ///
 /// # Safety
 /// Both must be mapped for `len` bytes.
@@ -249,14 +259,10 @@ unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
     /// As for `copy_bytes`, and `len` is from `N` to `2 * N`.
     #[inline]
     unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
-        // SAFETY: both blocks lie within `len` bytes; byte arrays need no
-        // alignment. Both are read before either is written.
+        // SAFETY: both blocks lie within `len` bytes.
         unsafe {
-            let last = len - N;
-            let head = from.cast::<[u8; N]>().read();
-            let tail = from.add(last).cast::<[u8; N]>().read();
-            to.cast::<[u8; N]>().write(head);
-            to.add(last).cast::<[u8; N]>().write(tail);
+            ptr::copy(from, to, N);
+            ptr::copy(from.add(len - N), to.add(len - N), N);
         }
     }
     // SAFETY: by contract, and each length is within its block's bounds.

@@ -193,7 +193,7 @@ pub fn send(netmap: &Netmap, pair: usize, frames: &[(NetHeader, Vec<u8>)]) -> Se
             batch.push_part(mark, Readable::from_slice(part)).unwrap();
         }
         let len = u32::try_from(frame.len()).unwrap();
-        assert!(batch.push_frame(mark, len, head.try_into().unwrap(), *header));
+        assert!(batch.push_frame(mark, len, *head.first_chunk().unwrap(), *header));
     }
     netmap.send(pair, &batch)
 }

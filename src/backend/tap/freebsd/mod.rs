@@ -111,7 +111,7 @@ impl Link {
     /// Whether the kernel takes `frame` with the offloads that it asks for: it
     /// drops what it does not understand.
     pub(super) fn takes(&self, header_len: usize, frame: &Frame) -> bool {
-        let ip_header = match u16::from_be_bytes([frame.ether[12], frame.ether[13]]) {
+        let ip_header = match frame.ether.ether_type() {
             TYPE_IPV4 => V4_HEADER,
             TYPE_IPV6 => V6_HEADER,
             _ => return false,

@@ -5,7 +5,7 @@ mod rx;
 mod tx;
 
 use super::*;
-use crate::net::frame::FRAME_PARTS;
+use crate::net::frame::{EtherHeader, FRAME_PARTS};
 use crate::netmap::abi::{NS_BUF_CHANGED, NS_INDIRECT, NS_MOREFRAG, Slot};
 use crate::netmap::kring::Counts;
 use crate::netmap::mem::{MemError, PortNeeds, RegionConfig, Regions, RingSpec};
@@ -76,7 +76,10 @@ fn sync(port: &RingPort) -> Vec<(NetHeader, Vec<u8>)> {
                 bytes.extend(copy);
             }
             assert_eq!(bytes.len(), frame.len as usize);
-            assert_eq!(bytes[..14], frame.ether);
+            assert_eq!(
+                EtherHeader::from(*bytes.first_chunk().unwrap()),
+                frame.ether
+            );
             sent.push((frame.header, bytes));
         }
     });
