@@ -154,7 +154,9 @@ fn frame(
         return Err(Refused::Length);
     }
     let parts = batch.pending(range.clone());
-    let together = parts.first().filter(|_| header_len == LEN);
+    let together = parts
+        .first()
+        .filter(|part| header_len == LEN && part.len() >= LEN + ETHER_HEADER);
     let (start, header, ether) = match together.and_then(read_headers) {
         // Most drivers put header and frame into one buffer.
         Some((header, ether)) => {
