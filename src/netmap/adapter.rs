@@ -5,6 +5,7 @@
 //! | VALE | forwarded by the switch, if the port is on one | what the switch delivers |
 //! | pipe | to the other end | from the other end |
 //! | monitor | refused | what the monitored rings had |
+//! | device | to the wire or the host's stack | from there |
 //! | null | stays where it is | nothing |
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,6 +15,7 @@ use arc_swap::ArcSwapOption;
 use nix::errno::Errno;
 
 use super::abi::nmreq::{NR_MONITOR_RX, NR_MONITOR_TX, NR_ZCOPY_MON};
+use super::device::DevicePort;
 use super::kring::{Kring, Synced};
 use super::mem::Region;
 use super::monitor::{GuestMonitor, Monitor};
@@ -81,6 +83,8 @@ pub enum Kind {
     GuestMonitor(GuestMonitor),
     /// Memory, and rings that lead nowhere.
     Null(Rings),
+    /// An interface of the host.
+    Device(DevicePort),
 }
 
 /// A pipe below a port: its master and its slave.
@@ -110,6 +114,9 @@ pub struct Bound {
     pub kring: Arc<Kring>,
     /// A pipe's.
     link: Option<Arc<Link>>,
+    /// Its registration has all transmit rings of the wire, so that frames may
+    /// be forwarded there.
+    pub forward_down: bool,
 }
 
 impl Adapter {
@@ -158,6 +165,14 @@ impl Adapter {
         }
     }
 
+    /// It as an interface of the host.
+    pub fn device(&self) -> Option<&DevicePort> {
+        match &self.kind {
+            Kind::Device(port) => Some(port),
+            _ => None,
+        }
+    }
+
     /// Its rings.
     pub fn rings(&self) -> &Rings {
         match &self.kind {
@@ -166,6 +181,7 @@ impl Adapter {
             Kind::Monitor(monitor) => monitor.rings(),
             Kind::GuestMonitor(monitor) => monitor.rings(),
             Kind::Null(rings) => rings,
+            Kind::Device(port) => port.rings(),
         }
     }
 
@@ -255,9 +271,20 @@ impl Adapter {
                 link = Some(pipe.link(*end, direction, index)?);
             }
             Kind::Monitor(monitor) if direction == Direction::Rx => monitor.watch(index, &kring),
+            Kind::Device(port) => {
+                if let Err(error) = port.rings_changed() {
+                    rings.unbind(direction, index);
+                    return Err(error.into());
+                }
+            }
             _ => {}
         }
-        Ok(Bound { index, kring, link })
+        Ok(Bound {
+            index,
+            kring,
+            link,
+            forward_down: false,
+        })
     }
 
     /// Takes one binding back.
@@ -273,13 +300,20 @@ impl Adapter {
                 kring.stop();
             }
             Kind::Vale(_) | Kind::GuestMonitor(_) | Kind::Null(_) => kring.stop(),
+            Kind::Device(port) => {
+                kring.stop();
+                if let Err(error) = port.rings_changed() {
+                    tracing::warn!("{error}");
+                }
+            }
         }
     }
 
     /// Syncs a bound ring.
     ///
     /// # Errors
-    /// `EIO`: a monitor's transmit ring, or a monitor whose port is gone.
+    /// `EIO`: a monitor's transmit ring, or a monitor whose port is gone;
+    /// `ENXIO`: an interface that is not open.
     #[inline]
     pub fn sync(&self, direction: Direction, bound: &Bound) -> Result<Synced, Errno> {
         match (&self.kind, direction) {
@@ -294,8 +328,21 @@ impl Adapter {
             (Kind::Monitor(monitor), Direction::Rx) if monitor.is_orphan() => Err(Errno::EIO),
             (Kind::GuestMonitor(monitor), Direction::Rx) if monitor.is_orphan() => Err(Errno::EIO),
             (Kind::Monitor(_) | Kind::GuestMonitor(_), Direction::Rx) => Ok(bound.kring.rxsync()),
+            (Kind::Device(port), _) => {
+                port.sync(direction, bound.index, &bound.kring, bound.forward_down)
+            }
             (Kind::Null(_), Direction::Tx) => Ok(bound.kring.txsync_with(|_, hardware| hardware)),
             (Kind::Null(_), Direction::Rx) => Ok(bound.kring.rxsync_with(|_, hardware| hardware)),
+        }
+    }
+}
+
+impl Adapter {
+    /// Somebody is going to sleep until the ring has frames, or room.
+    #[inline]
+    pub fn wait_for(&self, direction: Direction, bound: &Bound) {
+        if let Kind::Device(port) = &self.kind {
+            port.wait_for(direction, bound.index);
         }
     }
 }

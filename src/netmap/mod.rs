@@ -15,6 +15,7 @@
 //! | [`rings`] | the rings of a port, and who has them bound |
 //! | [`ring_port`] | krings on a switch |
 //! | `kernel` | FreeBSD only: ports of `/dev/netmap` behind the same interface |
+//! | [`device`] | interfaces of the host |
 //! | [`adapter`] | a port of any kind |
 //! | [`pipe`] | ports that lead to each other |
 //! | [`monitor`] | ports that see what others send and receive |
@@ -28,6 +29,7 @@ pub mod abi;
 pub mod adapter;
 pub mod attachment;
 pub mod ctrl;
+pub mod device;
 #[cfg(target_os = "freebsd")]
 pub mod kernel;
 pub mod kring;

@@ -2,10 +2,12 @@
 //! bound, and who watches them. A ring is made when it is first bound and goes
 //! with its last user; its monitors stay.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
 
+use super::device::DeviceError;
 use super::kring::{Kring, Watch};
 use super::mem::{MemError, Region, RingSpec};
 use super::port::Direction;
@@ -51,6 +53,26 @@ impl Shape {
     }
 }
 
+/// How many rings a port has that lead to the host's own network stack. They
+/// are numbered behind the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostRings {
+    /// Transmit rings: to the host.
+    pub tx: u16,
+    /// Receive rings: from the host.
+    pub rx: u16,
+}
+
+impl HostRings {
+    /// How many rings of this direction.
+    pub fn rings(self, direction: Direction) -> u16 {
+        match direction {
+            Direction::Tx => self.tx,
+            Direction::Rx => self.rx,
+        }
+    }
+}
+
 /// Why rings cannot be bound.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BindError {
@@ -63,6 +85,9 @@ pub enum BindError {
     /// The region has too little left.
     #[error(transparent)]
     Memory(#[from] MemError),
+    /// The interface behind the rings cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// A ring that comes and goes with its users.
@@ -87,11 +112,14 @@ struct PerRing<T> {
 }
 
 impl<T: Default> PerRing<T> {
-    fn new(shape: Shape) -> Self {
-        let some = |count: u16| (0..count).map(|_| T::default()).collect();
+    fn new(shape: Shape, host: HostRings) -> Self {
+        let some = |direction| {
+            let count = usize::from(shape.rings(direction)) + usize::from(host.rings(direction));
+            (0..count).map(|_| T::default()).collect()
+        };
         Self {
-            tx: some(shape.tx_rings),
-            rx: some(shape.rx_rings),
+            tx: some(Direction::Tx),
+            rx: some(Direction::Rx),
         }
     }
 }
@@ -116,23 +144,40 @@ impl<T> PerRing<T> {
 #[derive(Debug)]
 pub struct Rings {
     shape: Shape,
+    host: HostRings,
     places: PerRing<Place>,
     users: Mutex<PerRing<Users>>,
 }
 
 impl Rings {
-    /// None is made yet.
+    /// None is made yet; none leads to the host.
     pub fn new(shape: Shape) -> Self {
+        Self::with_host(shape, HostRings::default())
+    }
+
+    /// As [`new`](Self::new), with rings of the host behind the others.
+    pub fn with_host(shape: Shape, host: HostRings) -> Self {
         Self {
             shape,
-            places: PerRing::new(shape),
-            users: Mutex::new(PerRing::new(shape)),
+            host,
+            places: PerRing::new(shape, host),
+            users: Mutex::new(PerRing::new(shape, host)),
         }
     }
 
     /// How many rings, how long.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// How many rings lead to the host.
+    pub fn host(&self) -> HostRings {
+        self.host
+    }
+
+    /// Somebody has bound one of these rings.
+    pub fn any_bound(&self, direction: Direction, mut rings: Range<usize>) -> bool {
+        rings.any(|ring| self.kring(direction, ring).is_some())
     }
 
     fn users(&self) -> MutexGuard<'_, PerRing<Users>> {

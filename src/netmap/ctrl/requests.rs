@@ -9,6 +9,7 @@ use super::message::Message;
 use super::{ClientMemory, Control, csb, refused};
 use crate::netmap::abi::nmreq::*;
 use crate::netmap::abi::option::*;
+use crate::netmap::device::PollingRequest;
 use crate::netmap::mem::{ExternalConfig, GLOBAL_ID, Region, page_size};
 use crate::netmap::port::{Direction, HeaderLen, Port};
 use crate::netmap::register::{PortFacts, RegisterError, Registration, Request};
@@ -40,10 +41,15 @@ impl Control {
                 deleted.map_err(|error| refused(&error))
             }
             NETMAP_REQ_VALE_POLLING_ENABLE | NETMAP_REQ_VALE_POLLING_DISABLE => {
-                let checked = self.core.check_polled(&message.name);
-                checked.map_err(|error| refused(&error))?;
-                // It is there, and no interface of the host.
-                Err(Errno::EOPNOTSUPP)
+                let body: PollingBody = message.body();
+                let enable = message.reqtype == NETMAP_REQ_VALE_POLLING_ENABLE;
+                let request = enable.then_some(PollingRequest {
+                    mode: body.nr_mode,
+                    first: body.nr_first_cpu_id,
+                    count: body.nr_num_polling_cpus,
+                });
+                let set = self.core.set_polling(&message.name, request);
+                set.map_err(|error| refused(&error))
             }
             NETMAP_REQ_POOLS_INFO_GET => self.pools_info(message),
             NETMAP_REQ_SYNC_KLOOP_START => self.start_loop(message),
@@ -186,18 +192,24 @@ impl Control {
             rx_slots: body.nr_rx_slots,
             tx_rings: body.nr_tx_rings,
             rx_rings: body.nr_rx_rings,
+            host_tx_rings: body.nr_host_tx_rings,
+            host_rx_rings: body.nr_host_rx_rings,
             mem_id: body.nr_mem_id,
             ..Request::new(&message.name)
         };
-        let PortFacts { shape, region } = self.facts(&request)?;
+        let PortFacts {
+            shape,
+            host,
+            region,
+        } = self.facts(&request)?;
         message.set_body(&PortInfoBody {
             nr_memsize: region.bytes(),
             nr_tx_slots: shape.tx_slots,
             nr_rx_slots: shape.rx_slots,
             nr_tx_rings: shape.tx_rings,
             nr_rx_rings: shape.rx_rings,
-            nr_host_tx_rings: 0,
-            nr_host_rx_rings: 0,
+            nr_host_tx_rings: host.tx,
+            nr_host_rx_rings: host.rx,
             nr_mem_id: region.id(),
             ..body
         });
@@ -306,7 +318,7 @@ impl Control {
             ..Request::new(&message.name)
         };
         let made = self.core.new_interface(&request);
-        let PortFacts { shape, region } = made.map_err(|error| refused(&error))?;
+        let PortFacts { shape, region, .. } = made.map_err(|error| refused(&error))?;
         message.set_body(&NewInterfaceBody {
             nr_tx_slots: shape.tx_slots,
             nr_rx_slots: shape.rx_slots,

@@ -316,7 +316,13 @@ impl Kring {
     /// Syncs a receive ring: what the application has given back is free, and
     /// what was committed is its own.
     pub fn rxsync(&self) -> Synced {
-        self.rxsync_with(|head, _| {
+        self.rxsync_after(|_| {})
+    }
+
+    /// As [`rxsync`](Self::rxsync); the slots that the application gives back
+    /// are shown to `released` before they are free.
+    pub fn rxsync_after(&self, released: impl FnOnce(Range<u32>)) -> Synced {
+        self.rxsync_in_turn(released, |head, _| {
             let mut queue = lock(&self.queue);
             queue.hardware.hwcur = head;
             queue.hardware
@@ -326,6 +332,15 @@ impl Kring {
     /// Syncs a receive ring whose port takes back the slots from `hwcur` up to
     /// the `head` that it is given, and says how far it is then.
     pub fn rxsync_with(&self, port: impl FnOnce(u32, Hardware) -> Hardware) -> Synced {
+        self.rxsync_in_turn(|_| {}, port)
+    }
+
+    #[inline]
+    fn rxsync_in_turn(
+        &self,
+        released: impl FnOnce(Range<u32>),
+        port: impl FnOnce(u32, Hardware) -> Hardware,
+    ) -> Synced {
         let mut user = lock(&self.user);
         let view = self.view();
         let before = self.hardware();
@@ -334,6 +349,7 @@ impl Kring {
             self.begin_anew(&mut user, before, &error);
             began_anew = true;
         }
+        released(before.hwcur..user.rhead);
         if self.watch.is_watched() {
             self.watch.swap(&view, before.hwcur..user.rhead, 0);
         }

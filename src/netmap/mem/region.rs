@@ -309,8 +309,8 @@ impl Region {
             ni_tx_rings: spec.tx_rings.into(),
             ni_rx_rings: spec.rx_rings.into(),
             ni_bufs_head: first,
-            ni_host_tx_rings: 1,
-            ni_host_rx_rings: 1,
+            ni_host_tx_rings: spec.host_tx_rings.into(),
+            ni_host_rx_rings: spec.host_rx_rings.into(),
             ni_spare1: [0; 3],
         };
         let at = self.at(interface.offset);
@@ -434,6 +434,11 @@ pub struct InterfaceSpec<'a> {
     pub tx_rings: u16,
     /// Receive rings, host rings not counted.
     pub rx_rings: u16,
+    /// Places for transmit rings to the host; a port without has one, never
+    /// bound.
+    pub host_tx_rings: u16,
+    /// Places for receive rings from the host likewise.
+    pub host_rx_rings: u16,
     /// All rings: tx, host tx, rx, host rx; `None` for those not bound.
     pub rings: &'a [Option<&'a RingMemory>],
     /// Extra buffers wanted.

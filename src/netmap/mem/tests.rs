@@ -141,6 +141,8 @@ fn a_client_finds_its_way_by_the_offsets() {
             name: "vale0:a-rather-long-name",
             tx_rings: 2,
             rx_rings: 2,
+            host_tx_rings: 1,
+            host_rx_rings: 1,
             rings: &bound,
             extra_bufs: 0,
         })
@@ -188,6 +190,8 @@ fn everything_comes_back_ten_thousand_times() {
                 name: "vale0:a",
                 tx_rings: 1,
                 rx_rings: 1,
+                host_tx_rings: 1,
+                host_rx_rings: 1,
                 rings: &[Some(&rings[0]), None, Some(&rings[1]), None],
                 extra_bufs: 10,
             })
@@ -232,6 +236,8 @@ fn a_list_of_extra_buffers_that_goes_round_ends() {
             name: "a",
             tx_rings: 1,
             rx_rings: 1,
+            host_tx_rings: 1,
+            host_rx_rings: 1,
             rings: &[],
             extra_bufs: 4,
         })
@@ -255,6 +261,8 @@ fn extra_buffers_are_as_many_as_there_are() {
             name: "a",
             tx_rings: 1,
             rx_rings: 1,
+            host_tx_rings: 1,
+            host_rx_rings: 1,
             rings: &[],
             extra_bufs: u32::MAX,
         })
@@ -297,6 +305,8 @@ fn what_does_not_fit_is_refused_and_nothing_stays_taken() {
             name: "a",
             tx_rings: 1,
             rx_rings: 1,
+            host_tx_rings: 1,
+            host_rx_rings: 1,
             rings: &[None; 4096],
             extra_bufs: 0,
         }),

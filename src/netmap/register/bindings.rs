@@ -10,7 +10,7 @@ use crate::netmap::adapter::{Adapter, Bound};
 use crate::netmap::kring::Listener;
 use crate::netmap::mem::{InterfaceMemory, InterfaceSpec};
 use crate::netmap::port::Direction;
-use crate::netmap::rings::Shape;
+use crate::netmap::rings::{HostRings, Shape};
 
 /// Rings and who is woken when they get frames, or room; unbound when dropped.
 #[derive(Debug)]
@@ -22,17 +22,21 @@ pub(super) struct Bindings {
 }
 
 /// The rings of a port that a request means, of each direction
-/// (`netmap_interp_ringid`).
+/// (`netmap_interp_ringid`). Those of the host are behind the others.
 ///
 /// # Errors
 /// When the port has none such.
 pub(super) fn selected(
     request: &Request,
     shape: &Shape,
+    host: HostRings,
 ) -> Result<[(Direction, Range<usize>); 2], RegisterError> {
     let name = || request.name.clone();
     let select = |direction: Direction, excluded: u64| {
         let rings = shape.rings(direction);
+        let first_host = usize::from(rings);
+        let hosts = host.rings(direction);
+        let end = first_host + usize::from(hosts);
         if request.flags & excluded != 0 {
             return Ok((direction, 0..0));
         }
@@ -51,8 +55,24 @@ pub(super) fn selected(
                 let ring = usize::from(if ring < rings { ring } else { 0 });
                 Ok((direction, ring..(ring + 1).min(rings.into())))
             }
-            RingMode::Host | RingMode::AllAndHost | RingMode::OneHost(_) => {
+            RingMode::Host | RingMode::AllAndHost | RingMode::OneHost(_)
+                if host == HostRings::default() =>
+            {
                 Err(RegisterError::NoHostRings(name()))
+            }
+            RingMode::Host => Ok((direction, first_host..end)),
+            RingMode::AllAndHost => Ok((direction, 0..end)),
+            RingMode::OneHost(ring) if ring >= host.tx && ring >= host.rx => {
+                Err(RegisterError::NoSuchHostRing {
+                    name: name(),
+                    ring,
+                    tx: host.tx,
+                    rx: host.rx,
+                })
+            }
+            RingMode::OneHost(ring) => {
+                let ring = first_host + usize::from(if ring < hosts { ring } else { 0 });
+                Ok((direction, ring..(ring + 1).min(end)))
             }
             RingMode::Other(mode) => Err(RegisterError::Mode { name: name(), mode }),
         }
@@ -70,7 +90,7 @@ impl Bindings {
     /// Nothing stays bound.
     pub(super) fn new(request: &Request, adapter: &Arc<Adapter>) -> Result<Self, RegisterError> {
         let name = || request.name.clone();
-        let rings = selected(request, &adapter.shape())?;
+        let rings = selected(request, &adapter.shape(), adapter.rings().host())?;
         let waker = Waker::new().map_err(|error| RegisterError::Waker {
             name: name(),
             error: error.kind(),
@@ -83,14 +103,17 @@ impl Bindings {
             listener: Arc::new(Listener::new(waker)),
         };
         let exclusive = request.flags & nmreq::NR_EXCLUSIVE != 0;
+        let [(_, tx), _] = &rings;
+        let forward_down = tx.start == 0 && tx.end >= usize::from(adapter.shape().tx_rings);
         for (direction, rings) in rings {
             for ring in rings {
                 let bound = adapter.bind(direction, ring, exclusive);
-                let bound = bound.map_err(|error| RegisterError::Bind {
+                let mut bound = bound.map_err(|error| RegisterError::Bind {
                     name: name(),
                     error,
                 })?;
                 bound.kring.add_listener(&bindings.listener);
+                bound.forward_down = forward_down;
                 match direction {
                     Direction::Tx => bindings.tx.push(bound),
                     Direction::Rx => bindings.rx.push(bound),
@@ -108,9 +131,13 @@ impl Bindings {
         let Shape {
             tx_rings, rx_rings, ..
         } = self.adapter.shape();
-        // Behind each direction's rings stands one for the host, never bound.
-        let behind_tx = usize::from(tx_rings) + 1;
-        let mut rings = vec![None; behind_tx + usize::from(rx_rings) + 1];
+        // Behind each direction's rings stand those of the host, or a place for
+        // one, never bound.
+        let host = self.adapter.rings().host();
+        let (host_tx_rings, host_rx_rings) = (host.tx.max(1), host.rx.max(1));
+        let behind_tx = usize::from(tx_rings) + usize::from(host_tx_rings);
+        let all = behind_tx + usize::from(rx_rings) + usize::from(host_rx_rings);
+        let mut rings = vec![None; all];
         let tx = self.tx.iter().map(|bound| (bound.index, bound));
         let rx = self.rx.iter().map(|bound| (behind_tx + bound.index, bound));
         for (at, bound) in tx.chain(rx) {
@@ -122,6 +149,8 @@ impl Bindings {
             name: self.adapter.name(),
             tx_rings,
             rx_rings,
+            host_tx_rings,
+            host_rx_rings,
             rings: &rings,
             extra_bufs: request.extra_bufs(),
         });

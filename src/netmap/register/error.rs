@@ -6,6 +6,7 @@ use std::io;
 use nix::errno::Errno;
 
 use super::OffsetError;
+use crate::netmap::device::{DeviceError, PollingError};
 use crate::netmap::mem::MemError;
 use crate::netmap::name::NameError;
 use crate::netmap::rings::BindError;
@@ -81,6 +82,38 @@ pub enum RegisterError {
         /// Its receive rings.
         rx: u16,
     },
+    /// The port has fewer host rings.
+    #[error("{name}: there is no host ring {ring}: the port has {tx} to the host and {rx} from it")]
+    NoSuchHostRing {
+        /// The port.
+        name: String,
+        /// What was asked for.
+        ring: u16,
+        /// Its rings to the host.
+        tx: u16,
+        /// Its rings from the host.
+        rx: u16,
+    },
+    /// An interface of the host that cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// `VALE_ATTACH` with a ring, or a mode that leaves the NIC out.
+    #[error(
+        "{0}: an interface is attached with all its rings; take NR_REG_ALL_NIC, or \
+         NR_REG_NIC_SW for the host's as well"
+    )]
+    AttachMode(String),
+    /// A virtio-net header before the frames of an interface.
+    #[error("{0}: frames of an interface have no virtio-net header; set it on the other ports")]
+    DeviceHeader(String),
+    /// Polling of what cannot be polled, or not so.
+    #[error("{name}: {error}")]
+    Polling {
+        /// The port.
+        name: String,
+        /// Why not.
+        error: PollingError,
+    },
     /// The port's frames begin with a virtio-net header, which the client did
     /// not say it knows.
     #[error(
@@ -152,11 +185,13 @@ impl RegisterError {
             | Self::NotAttached(_)
             | Self::NoHostRings(_)
             | Self::NoSuchRing { .. }
+            | Self::NoSuchHostRing { .. }
+            | Self::AttachMode(_)
             | Self::NotPersistent { .. }
             | Self::Switch(PortError::Name(_)) => Errno::EINVAL,
             Self::SwitchName { make: false, .. } | Self::NoPort(_) => Errno::ENXIO,
             Self::NoPipe(_) => Errno::ENODEV,
-            Self::GuestMemory(_) => Errno::EOPNOTSUPP,
+            Self::GuestMemory(_) | Self::DeviceHeader(_) => Errno::EOPNOTSUPP,
             Self::VnetHeader(_) => Errno::EIO,
             Self::InUse(_)
             | Self::Bind {
@@ -165,6 +200,12 @@ impl RegisterError {
             }
             | Self::Switch(PortError::InUse(_) | PortError::DuplicateMac(..)) => Errno::EBUSY,
             Self::Exists(_) => Errno::EEXIST,
+            Self::Device(error)
+            | Self::Bind {
+                error: BindError::Device(error),
+                ..
+            } => error.errno(),
+            Self::Polling { error, .. } => error.errno(),
             Self::Offsets { error, .. } => error.errno(),
             Self::Memory { error, .. }
             | Self::Bind {

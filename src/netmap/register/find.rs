@@ -14,7 +14,7 @@ use crate::netmap::monitor::GuestMonitor;
 use crate::netmap::name::PortName;
 use crate::netmap::pipe::{End, Pipe};
 use crate::netmap::ring_port::RingPort;
-use crate::netmap::rings::{Rings, Shape};
+use crate::netmap::rings::{HostRings, Rings, Shape};
 use crate::netmap::vale::Switch;
 
 /// What a search may do.
@@ -130,7 +130,8 @@ impl Netmap {
         let Ok(PortName::Vale { switch, port }) = PortName::parse(&request.name) else {
             return None;
         };
-        if state.on_switch(&request.name).is_some() {
+        let known = state.on_switch(&request.name);
+        if known.is_some_and(|adapter| adapter.device().is_none()) {
             return None;
         }
         let (_, switch) = self.switches.find(switch)?;
@@ -156,7 +157,7 @@ impl Netmap {
             ..request.clone()
         };
         let shape = one.shape();
-        selected(request, &shape)?;
+        selected(request, &shape, HostRings::default())?;
         let region = self.new_region(request, shape, 0)?;
         let monitor = GuestMonitor::new(switch, port, shape, flags).map_err(|switch| {
             self.switches.release(switch);
@@ -176,7 +177,7 @@ impl Netmap {
         if parent.active() == 0 {
             return Err(RegisterError::NotActive(request.name.clone()));
         }
-        selected(request, &parent.shape())?;
+        selected(request, &parent.shape(), parent.rings().host())?;
         let shape = request.monitor_shape(parent.shape());
         let region = if flags & nmreq::NR_ZCOPY_MON != 0 {
             Arc::clone(parent.region())
@@ -205,7 +206,9 @@ impl Netmap {
             }
             Ok(PortName::Host(name)) => match state.ports.get(name) {
                 Some(adapter) => Ok(Arc::clone(adapter)),
-                None => Err(RegisterError::NoPort(name.to_owned())),
+                None => self
+                    .device_port(state, request, search)?
+                    .ok_or_else(|| RegisterError::NoPort(name.to_owned())),
             },
             Err(error) if name.contains(['{', '}']) => Err(RegisterError::Name(error)),
             Err(error) if name.starts_with("vale") => Err(RegisterError::SwitchName {
@@ -313,7 +316,7 @@ impl Netmap {
         if !search.make {
             return Err(RegisterError::NoPort(request.name.clone()));
         }
-        if state.ports.contains_key(port) {
+        if state.ports.contains_key(port) || self.is_device(port)? {
             return Err(RegisterError::NotAttached(request.name.clone()));
         }
         let adapter = self.vale_adapter(request, search.region, Lifetime::Ephemeral)?;
@@ -409,7 +412,7 @@ impl Netmap {
                 });
             }
         };
-        if state.ports.contains_key(&name) {
+        if state.ports.contains_key(&name) || self.is_device(&name)? {
             return Err(RegisterError::Exists(name));
         }
         let adapter = self.vale_adapter(request, region, lifetime)?;
@@ -417,7 +420,7 @@ impl Netmap {
         Ok(adapter)
     }
 
-    fn new_region(
+    pub(super) fn new_region(
         &self,
         request: &Request,
         shape: Shape,
@@ -465,6 +468,9 @@ impl Netmap {
                 if let Some(switch) = monitor.close() {
                     self.switches.release(switch);
                 }
+            }
+            Kind::Device(_) => {
+                state.ports.remove(adapter.name());
             }
             Kind::Null(_) => {}
         }

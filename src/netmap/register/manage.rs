@@ -9,13 +9,15 @@ use crate::netmap::adapter::{Adapter, Lifetime, ValePort};
 use crate::netmap::mem::Region;
 use crate::netmap::name::{PortName, switch_port};
 use crate::netmap::port::HeaderLen;
-use crate::netmap::rings::Shape;
+use crate::netmap::rings::{HostRings, Shape};
 
 /// What a port is.
 #[derive(Clone, Debug)]
 pub struct PortFacts {
     /// Its rings.
     pub shape: Shape,
+    /// Those of the host.
+    pub host: HostRings,
     /// Where they are.
     pub region: Arc<Region>,
 }
@@ -77,6 +79,13 @@ impl Netmap {
             .on_switch(name)
             .filter(|_| name.starts_with(NM_BDG_NAME));
         let adapter = adapter.ok_or_else(no_port)?;
+        if adapter.device().is_some() {
+            // What passes there is as its receiver takes it.
+            return match len {
+                HeaderLen::None => Ok(()),
+                _ => Err(RegisterError::DeviceHeader(name.to_owned())),
+            };
+        }
         let vale = adapter.vale().ok_or_else(no_port)?;
         vale.ring_port.set_header_len(len);
         Ok(())
@@ -89,7 +98,9 @@ impl Netmap {
     pub fn new_interface(&self, request: &Request) -> Result<PortFacts, RegisterError> {
         let mut state = self.state();
         let is_interface = matches!(PortName::parse(&request.name), Ok(PortName::Host(_)));
-        if is_interface && state.ports.contains_key(&request.name) {
+        if is_interface
+            && (state.ports.contains_key(&request.name) || self.is_device(&request.name)?)
+        {
             return Err(RegisterError::Exists(request.name.clone()));
         }
         let region = match request.mem_id {
@@ -136,12 +147,30 @@ impl Netmap {
         if state.on_switch(name).is_some() {
             return Err(RegisterError::InUse(name.clone()));
         }
-        let Some(adapter) = state.ports.get(port).cloned() else {
+        let nic = Request {
+            name: port.to_owned(),
+            ..request.clone()
+        };
+        let search = Search {
+            make: true,
+            region: None,
+        };
+        let adapter = match state.ports.get(port).cloned() {
+            Some(adapter) => Some(adapter),
+            None => self.device_port(&mut state, &nic, search)?,
+        };
+        let Some(adapter) = adapter else {
             return Err(RegisterError::NotPersistent {
                 name: name.clone(),
                 why: "there is no interface or persistent port of that name to attach",
             });
         };
+        if adapter.device().is_some() {
+            adapter.hold();
+            let index = self.attach_device(&mut state, request, &adapter, switch, port);
+            self.put(&mut state, &adapter);
+            return index;
+        }
         let vale = persistent(&adapter)?;
         if vale.place.load().is_some() || adapter.active() > 0 {
             return Err(RegisterError::InUse(name.clone()));
@@ -162,11 +191,15 @@ impl Netmap {
         }
         let mut state = self.state();
         let Some(adapter) = state.attached.get(name).cloned() else {
-            return Err(match state.ports.contains_key(name) {
+            let known = state.ports.contains_key(name) || Self::is_host_side(&state, name);
+            return Err(match known {
                 true => RegisterError::InUse(name.to_owned()),
                 false => RegisterError::NoPort(name.to_owned()),
             });
         };
+        if let Some(device) = adapter.device() {
+            return self.detach_device(&mut state, name, &adapter, device);
+        }
         let index = self.detach(&mut state, name, &adapter);
         Ok(index.unwrap_or_default())
     }
@@ -216,18 +249,18 @@ impl Netmap {
         })
     }
 
-    /// A port that is on a switch cannot be polled unless it is an interface of
-    /// the host.
+    /// Only what is on a switch can be polled.
     ///
     /// # Errors
-    /// When there is no such port; `Ok`: there is, and it is none that could be
-    /// polled.
-    pub fn check_polled(&self, name: &str) -> Result<(), RegisterError> {
+    /// When there is no such port.
+    pub(super) fn check_polled(&self, name: &str) -> Result<(), RegisterError> {
         if !name.starts_with(NM_BDG_NAME) {
             return Err(not_of_a_switch(name));
         }
-        match self.state().on_switch(name) {
+        let state = self.state();
+        match state.on_switch(name) {
             Some(_) => Ok(()),
+            None if Self::is_host_side(&state, name) => Ok(()),
             None => Err(RegisterError::NoPort(name.to_owned())),
         }
     }
@@ -236,6 +269,7 @@ impl Netmap {
 fn facts(adapter: &Adapter) -> PortFacts {
     PortFacts {
         shape: adapter.shape(),
+        host: adapter.rings().host(),
         region: Arc::clone(adapter.region()),
     }
 }

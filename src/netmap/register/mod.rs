@@ -7,6 +7,7 @@
 //! which one is used has one.
 
 mod bindings;
+mod devices;
 mod error;
 mod find;
 mod manage;
@@ -28,6 +29,7 @@ pub use request::{Request, RingMode};
 
 use super::abi::nmreq::{self, RegisterBody};
 use super::adapter::{Adapter, Bound};
+use super::device::{DevicePort, Devices};
 use super::kring::{Kring, Listener, Wake};
 use super::mem::{InterfaceMemory, Region, RegionConfig, Regions, RingView};
 use super::port::{Direction, HeaderLen, Port};
@@ -43,7 +45,8 @@ const PIPES: u32 = 2;
 struct State {
     /// By their own names: `vale0:a`, or a persistent port's `per0`.
     ports: HashMap<String, Arc<Adapter>>,
-    /// Persistent ports that are on a switch, by their names there.
+    /// Persistent ports and interfaces that are on a switch, by their names
+    /// there.
     attached: HashMap<String, Arc<Adapter>>,
 }
 
@@ -51,6 +54,7 @@ struct State {
 pub struct Netmap {
     switches: Arc<Switches>,
     regions: Regions,
+    devices: Option<Arc<Devices>>,
     state: Mutex<State>,
 }
 
@@ -61,7 +65,16 @@ impl Netmap {
         Self {
             switches,
             regions: Regions::new(global),
+            devices: None,
             state: Mutex::default(),
+        }
+    }
+
+    /// The same with ports of the host's interfaces.
+    pub fn with_devices(self, devices: Arc<Devices>) -> Self {
+        Self {
+            devices: Some(devices),
+            ..self
         }
     }
 
@@ -96,6 +109,10 @@ impl Netmap {
         let mut state = self.state();
         let search = Search { make: true, region };
         let adapter = self.find(&mut state, request, search)?;
+        if adapter.device().is_some_and(DevicePort::is_on_switch) {
+            self.put(&mut state, &adapter);
+            return Err(RegisterError::InUse(request.name.clone()));
+        }
         match bind(request, &adapter) {
             Ok(Parts {
                 interface,
@@ -211,6 +228,7 @@ impl Registration {
     /// for.
     pub fn answer(&self, request: &RegisterBody) -> RegisterBody {
         let shape = self.adapter().shape();
+        let host = self.adapter().rings().host();
         RegisterBody {
             nr_offset: self.interface.offset(),
             nr_memsize: self.region().bytes(),
@@ -218,8 +236,8 @@ impl Registration {
             nr_rx_slots: shape.rx_slots,
             nr_tx_rings: shape.tx_rings,
             nr_rx_rings: shape.rx_rings,
-            nr_host_tx_rings: 0,
-            nr_host_rx_rings: 0,
+            nr_host_tx_rings: host.tx,
+            nr_host_rx_rings: host.rx,
             nr_mem_id: self.region().id(),
             nr_extra_bufs: self.interface.extra_bufs(),
             nr_flags: self.flags,
@@ -247,6 +265,13 @@ impl Registration {
             // A monitor's transmit ring, or one whose port is gone, has
             // nothing to sync.
             let _ = self.adapter().sync(direction, bound);
+        }
+    }
+
+    /// The listener is to be told when there is something for these rings.
+    fn wait_for(&self, direction: Direction) {
+        for bound in self.bound(direction) {
+            self.adapter().wait_for(direction, bound);
         }
     }
 
@@ -299,6 +324,7 @@ impl Port for Registration {
         let listener = self.bindings.listener();
         listener.waker().drain();
         listener.arm(Wake::FRAMES);
+        self.wait_for(Direction::Rx);
         self.rxsync()?;
         let mut rings = self.bound(Direction::Rx).iter();
         Ok(rings.any(|bound| bound.kring.view().available() > 0))

@@ -34,6 +34,7 @@ impl Registration {
         self.poll_tx(&mut wanted, &mut found);
         if wanted.intersects(OUT) && sleep {
             listener.arm(Wake::ROOM);
+            self.wait_for(Direction::Tx);
             self.poll_tx(&mut wanted, &mut found);
         }
         let release = self.flags & NR_DO_RX_POLL != 0 && !events.intersects(IN);
@@ -42,6 +43,7 @@ impl Registration {
         }
         if wanted.intersects(IN) && sleep {
             listener.arm(Wake::FRAMES);
+            self.wait_for(Direction::Rx);
             self.poll_rx(&mut wanted, &mut found);
         }
         found

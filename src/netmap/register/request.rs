@@ -3,7 +3,7 @@
 use crate::netmap::abi;
 use crate::netmap::abi::nmreq::{self, RegisterBody};
 use crate::netmap::abi::option::Offsets;
-use crate::netmap::rings::Shape;
+use crate::netmap::rings::{HostRings, Shape};
 
 /// Which rings to bind (`nr_mode` with `nr_ringid`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Request {
     pub name: String,
     /// Which rings.
     pub mode: RingMode,
+    /// `nr_ringid`, which only some modes heed.
+    pub ring: u16,
     /// `NR_` flags.
     pub flags: u64,
     /// Transmit rings of a port that is not there yet; 0: one.
@@ -42,6 +44,11 @@ pub struct Request {
     pub tx_slots: u32,
     /// Slots of a receive ring likewise.
     pub rx_slots: u32,
+    /// Transmit rings to the host, of an interface that nobody has bound; 0:
+    /// one.
+    pub host_tx_rings: u16,
+    /// Receive rings from the host likewise.
+    pub host_rx_rings: u16,
     /// The region; 0: one of its own for a new port.
     pub mem_id: u16,
     /// Buffers that belong to no ring.
@@ -56,11 +63,14 @@ impl Request {
         Self {
             name: name.to_owned(),
             mode: RingMode::default(),
+            ring: 0,
             flags: 0,
             tx_rings: 0,
             rx_rings: 0,
             tx_slots: 0,
             rx_slots: 0,
+            host_tx_rings: 0,
+            host_rx_rings: 0,
             mem_id: 0,
             extra_bufs: 0,
             offsets: None,
@@ -81,11 +91,14 @@ impl Request {
         Self {
             name: name.to_owned(),
             mode,
+            ring: body.nr_ringid,
             flags: body.nr_flags,
             tx_rings: body.nr_tx_rings,
             rx_rings: body.nr_rx_rings,
             tx_slots: body.nr_tx_slots,
             rx_slots: body.nr_rx_slots,
+            host_tx_rings: body.nr_host_tx_rings,
+            host_rx_rings: body.nr_host_rx_rings,
             mem_id: body.nr_mem_id,
             extra_bufs: body.nr_extra_bufs,
             offsets: None,
@@ -138,6 +151,14 @@ impl Request {
             tx_rings: 1,
             rx_rings: parent.rx_rings.max(parent.tx_rings),
             ..slots
+        }
+    }
+
+    /// The host rings of an interface that nobody has bound.
+    pub(super) fn host_rings(&self) -> HostRings {
+        HostRings {
+            tx: self.host_tx_rings.max(1),
+            rx: self.host_rx_rings.max(1),
         }
     }
 

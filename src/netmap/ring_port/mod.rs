@@ -7,6 +7,7 @@
 mod rx;
 mod tx;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +16,7 @@ use super::kring::{Counts, Kring, Synced};
 use super::mem::Region;
 use super::port::{Direction, HeaderLen};
 use super::rings::{BindError, Rings, Shape};
+use super::sync::Hardware;
 use crate::net::frame::Batch;
 use crate::virtio::spec::net;
 
@@ -138,6 +140,26 @@ impl RingPort {
     pub fn txsync(&self, kring: &Kring, forward: &mut dyn FnMut(&Batch<'_>)) -> Synced {
         kring.txsync(|from, to| tx::send(kring, from..to, self.header_bytes(), forward))
     }
+}
+
+/// Syncs a transmit ring of frames without headers, in batches of which
+/// `forward` takes as many as it can, and says how many; the ring keeps the
+/// rest.
+pub(super) fn send_some(kring: &Kring, forward: &mut dyn FnMut(&Batch<'_>) -> usize) -> Synced {
+    kring.txsync_with(|head, hardware| {
+        let at = tx::send_some(kring, hardware.hwcur..head, forward);
+        let last = kring.view().num_slots().saturating_sub(1);
+        Hardware {
+            hwcur: at,
+            hwtail: at.checked_sub(1).unwrap_or(last),
+        }
+    })
+}
+
+/// Forwards the frames without headers in `slots` that are marked
+/// `NS_FORWARD`, and takes the mark off.
+pub(super) fn send_marked(kring: &Kring, slots: Range<u32>, forward: &mut dyn FnMut(&Batch<'_>)) {
+    tx::send_marked(kring, slots, forward);
 }
 
 /// Gives the frames of `batch` at `picks` to whoever reads a ring, each slot

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
-use crate::net::frame::{Batch, EtherHeader, MAX_FRAME};
+use arrayvec::ArrayVec;
+
+use crate::net::frame::{BATCH, Batch, EtherHeader, MAX_FRAME};
 use crate::net::offload;
-use crate::netmap::abi::{NS_BUF_CHANGED, NS_INDIRECT, NS_MOREFRAG, Slot};
+use crate::netmap::abi::{NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, Slot};
 use crate::netmap::kring::{Counts, Kring};
 use crate::netmap::mem::RingView;
 use crate::virtio::net_header::{LEN, NetHeader};
@@ -37,6 +39,69 @@ pub(super) fn send(
         }
     }
     kring.count(&counts);
+}
+
+/// Sends as many of the frames in `slots` as `forward` takes, and counts them;
+/// returns the first slot that is left.
+pub(super) fn send_some(
+    kring: &Kring,
+    slots: Range<u32>,
+    forward: &mut dyn FnMut(&Batch<'_>) -> usize,
+) -> u32 {
+    let view = kring.view();
+    let mut counts = Counts::default();
+    let mut at = slots.start;
+    let mut full = false;
+    while at != slots.end && !full {
+        let mut batch = Batch::new();
+        // Where each frame begins, and what was counted before it.
+        let mut starts = ArrayVec::<(u32, Counts), BATCH>::new();
+        while at != slots.end && !batch.is_full() {
+            let before = (at, counts);
+            let frames = batch.frames().len();
+            at = collect(&view, at, slots.end, 0, &mut batch, &mut counts);
+            if batch.frames().len() > frames && !starts.is_full() {
+                starts.push(before);
+            }
+        }
+        if !batch.frames().is_empty()
+            && let Some((left, before)) = starts.get(forward(&batch))
+        {
+            (at, counts) = (*left, *before);
+            full = true;
+        }
+    }
+    kring.count(&counts);
+    at
+}
+
+/// Forwards the frames in `slots` whose first slot is marked, and takes the
+/// mark off.
+pub(super) fn send_marked(kring: &Kring, slots: Range<u32>, forward: &mut dyn FnMut(&Batch<'_>)) {
+    let view = kring.view();
+    let mut refused = Counts::default();
+    let mut at = slots.start;
+    while at != slots.end {
+        let mut batch = Batch::new();
+        while at != slots.end && !batch.is_full() {
+            let slot = view.slot(at).unwrap_or_default();
+            if slot.flags & NS_FORWARD == 0 {
+                at = view.next(at);
+                continue;
+            }
+            view.set_len_and_flags(at, slot.len, slot.flags & !NS_FORWARD);
+            at = collect(&view, at, slots.end, 0, &mut batch, &mut refused);
+        }
+        if !batch.frames().is_empty() {
+            forward(&batch);
+        }
+    }
+    // They were counted when they came.
+    kring.count(&Counts {
+        frames: 0,
+        bytes: 0,
+        ..refused
+    });
 }
 
 /// Why a frame is not sent.

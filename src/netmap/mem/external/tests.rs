@@ -153,6 +153,8 @@ fn a_client_finds_rings_and_buffers_in_its_own_memory() {
             name: "vale0:0",
             tx_rings: 1,
             rx_rings: 1,
+            host_tx_rings: 1,
+            host_rx_rings: 1,
             rings: &[Some(&ring), None, None, None],
             extra_bufs: 0,
         })

@@ -1,0 +1,36 @@
+//! Systems whose kernels have netmap: interfaces are to be had there.
+
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+
+use super::source::{Device, DeviceError, Facts, Handles};
+
+const CURE: &str = "interfaces of this system belong to the kernel's netmap: open /dev/netmap \
+                    itself, or give a guest the back end netmap:IF";
+
+/// What there is to know of an interface; `None`: there is no such.
+///
+/// # Errors
+/// None here.
+pub fn look(name: &str) -> Result<Option<Facts>, DeviceError> {
+    Ok(if_nametoindex(name)
+        .ok()
+        .map(|index| Facts { index, mtu: 0 }))
+}
+
+/// bpf(4) gets copies, and nothing takes an interface away from the host's
+/// stack but the kernel's own netmap.
+///
+/// # Errors
+/// Always `EOPNOTSUPP`.
+pub fn open(name: &str, _promiscuous: bool) -> Result<Handles, DeviceError> {
+    Err(DeviceError::new(name, Errno::EOPNOTSUPP, CURE))
+}
+
+/// There is nothing that [`open`] returns.
+///
+/// # Errors
+/// Always `EOPNOTSUPP`.
+pub fn assemble(name: &str, _handles: Handles) -> Result<Device, DeviceError> {
+    Err(DeviceError::new(name, Errno::EOPNOTSUPP, CURE))
+}
