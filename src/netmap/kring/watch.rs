@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Kring;
+use super::{Counts, Kring};
 use crate::netmap::abi::{NS_BUF_CHANGED, NS_TXMON, Slot};
 use crate::netmap::mem::RingView;
 
@@ -164,6 +164,10 @@ fn deliver(
 ) {
     let count = from.distance(slots.start, slots.end);
     let Some(mut lease) = ring.reserve(count) else {
+        ring.count(&Counts {
+            full: count.into(),
+            ..Counts::default()
+        });
         return;
     };
     let missed = count - lease.left();
@@ -267,6 +271,21 @@ mod tests {
             .collect();
         assert_eq!(lens, [2, 3]);
         assert_eq!(monitors[0].counters().read().full, 1);
+    }
+
+    #[test]
+    fn what_a_full_monitor_misses_is_counted() {
+        let (ring, monitors) = rings(1);
+        ring.watch().add_copy(&monitors[0]);
+        for nth in 0..10 {
+            send(&ring, b"frame");
+            ring.rxsync();
+            ring.view().set_cur((nth + 1) % 8);
+            ring.view().set_head((nth + 1) % 8);
+            ring.rxsync();
+        }
+        let counts = monitors[0].counters().read();
+        assert_eq!((counts.frames, counts.full), (7, 3));
     }
 
     #[test]
