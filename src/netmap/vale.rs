@@ -262,6 +262,10 @@ impl Switch {
                 if source >> 40 & 1 == 0 && source != 0 {
                     self.table.learn(source, from.0);
                 }
+                if source == last_target {
+                    // Where it is has just been heard.
+                    last_target = u64::MAX;
+                }
             }
             let target = frame.ether.destination();
             let group = frame.ether.is_for_group();

@@ -106,6 +106,16 @@ fn switch_of(offloads: &[u64]) -> (Switch, Vec<(PortId, Arc<Sink>)>) {
 }
 
 #[test]
+fn an_address_that_was_just_heard_is_looked_up_again() {
+    let (switch, ports) = switch_of(&[0; 2]);
+    let (from, _) = &ports[0];
+    // Unknown; then it is the sender's own.
+    let frames = [frame(mac(5), mac(1), 0), frame(mac(5), mac(5), 1)];
+    send_plain(&switch, *from, &frames);
+    assert_eq!(ports[1].1.frames(), frames[..1]);
+}
+
+#[test]
 fn a_frame_goes_where_its_address_was_heard_and_else_to_everyone_but_its_sender() {
     let (switch, ports) = switch_of(&[0; 3]);
     let got = || -> Vec<usize> { ports.iter().map(|(_, sink)| sink.frames().len()).collect() };
