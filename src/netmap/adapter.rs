@@ -289,6 +289,11 @@ impl Adapter {
 
     /// Takes one binding back.
     pub fn unbind(&self, direction: Direction, bound: &Bound) {
+        if let Kind::Vale(port) = &self.kind {
+            // It keeps what its rings have counted.
+            port.ring_port.unbind(direction, bound.index);
+            return;
+        }
         let Some(kring) = self.rings().unbind(direction, bound.index) else {
             return;
         };

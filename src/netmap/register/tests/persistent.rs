@@ -168,3 +168,29 @@ fn facts_leave_nothing_behind() {
     assert!(is_empty(&core));
     assert_eq!(core.switches.all().len(), 0);
 }
+
+#[test]
+fn a_port_keeps_what_its_clients_have_counted() {
+    let core = core();
+    assert_eq!(new(&core, "per0"), None);
+    core.attach_interface(&Request::new("vale0:per0")).unwrap();
+    let short = || {
+        let switch = core.switches.get("vale0");
+        switch.statistics()[0].causes.short
+    };
+    for round in 1..3 {
+        let client = core.register(&Request::new("per0")).unwrap();
+        let view = client.ring(Direction::Tx, 0).unwrap();
+        let slot = abi::Slot {
+            len: 1,
+            ..view.slot(0).unwrap()
+        };
+        view.set_slot(0, slot);
+        view.set_cur(1);
+        view.set_head(1);
+        client.txsync().unwrap();
+        assert_eq!(short(), round);
+        drop(client);
+        assert_eq!(short(), round);
+    }
+}
