@@ -230,6 +230,13 @@ impl Adapter {
         self.active.load(Ordering::Relaxed)
     }
 
+    /// A registration was refused: what its rings left behind goes.
+    pub fn forget_refused(&self) {
+        if let Kind::Pipe(PipeEnd { pipe, .. }) = &self.kind {
+            pipe.unlink_unused();
+        }
+    }
+
     /// One registration more.
     pub fn enter(&self) {
         self.active.fetch_add(1, Ordering::Relaxed);
@@ -366,6 +373,13 @@ pub fn monitor_letters(flags: u64) -> String {
 }
 
 impl Bound {
+    /// The registration that has it is made.
+    pub fn keep(&self) {
+        if let Some(link) = &self.link {
+            link.keep();
+        }
+    }
+
     /// The rings that are synced with this one: its own, and the other half of
     /// a pipe's.
     pub fn krings(&self) -> impl Iterator<Item = &Arc<Kring>> {

@@ -17,7 +17,7 @@
 //! a user: who closes one end and opens it again finds what was in it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::abi::{NS_BUF_CHANGED, NS_MOREFRAG, Slot};
@@ -140,11 +140,18 @@ impl Pipe {
         let link = Arc::new(Link {
             tx_tail: AtomicU32::new(tx.hardware().hwtail),
             rx_tail: AtomicU32::new(rx.hardware().hwtail),
+            kept: AtomicBool::new(false),
             tx,
             rx,
         });
         links.insert((sender, index), Arc::clone(&link));
         Ok(link)
+    }
+
+    /// A registration was refused: what was linked for it alone is given back.
+    pub fn unlink_unused(&self) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|_, link| link.kept.load(Ordering::Relaxed));
     }
 }
 
@@ -157,6 +164,8 @@ pub struct Link {
     tx_tail: AtomicU32,
     /// The receive ring's.
     rx_tail: AtomicU32,
+    /// Some registration has had it.
+    kept: AtomicBool,
 }
 
 /// A slot as it may go to the other ring: what names no buffer of the region,
@@ -187,6 +196,11 @@ impl Link {
             Direction::Tx => &self.tx,
             Direction::Rx => &self.rx,
         }
+    }
+
+    /// Somebody is registered with it: it stays as long as the pipe.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
     }
 
     /// Sends: whole frames are published, what is left of one waits for its

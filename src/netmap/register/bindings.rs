@@ -174,6 +174,13 @@ impl Bindings {
         }
     }
 
+    /// The registration is made.
+    pub(super) fn keep(&self) {
+        for bound in self.tx.iter().chain(&self.rx) {
+            bound.keep();
+        }
+    }
+
     /// Who is woken.
     pub(super) fn listener(&self) -> &Listener {
         &self.listener

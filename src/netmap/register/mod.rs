@@ -119,6 +119,7 @@ impl Netmap {
                 bindings,
                 max_offset,
             }) => {
+                bindings.keep();
                 adapter.enter();
                 Ok(Registration {
                     interface,
@@ -132,6 +133,7 @@ impl Netmap {
                 })
             }
             Err(error) => {
+                adapter.forget_refused();
                 self.put(&mut state, &adapter);
                 Err(error)
             }

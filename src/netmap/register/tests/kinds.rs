@@ -185,6 +185,25 @@ fn a_pipes_rings_are_what_its_first_user_asks_for() {
     assert_eq!(answer(&other), (1, 1, 16, 32));
 }
 
+#[test]
+fn a_refused_registration_leaves_no_rings_in_its_pipe() {
+    let core = core();
+    let rings = |rx_rings, mode, flags| {
+        core.register(&request("vale0:a{1", |r| {
+            (r.tx_rings, r.rx_rings, r.mode, r.flags) = (2, rx_rings, mode, flags);
+            (r.tx_slots, r.rx_slots) = (8, 8);
+        }))
+    };
+    let only = RingMode::One(1);
+    let user = rings(2, only, nmreq::NR_TX_RINGS_ONLY | nmreq::NR_EXCLUSIVE).unwrap();
+    let free = user.region().free();
+    // The first ring could be had.
+    assert_eq!(errno(rings(2, RingMode::All, 0)), Errno::EBUSY);
+    assert_eq!(user.region().free(), free);
+    drop(user);
+    assert!(is_empty(&core));
+}
+
 fn monitor(core: &Arc<Netmap>, name: &str, flags: u64) -> Result<Registration, RegisterError> {
     core.register(&request(name, |r| r.flags = flags))
 }
