@@ -6,5 +6,6 @@
 mod client;
 mod concurrency;
 mod hostile;
+mod model;
 mod offloads;
 mod switch;
