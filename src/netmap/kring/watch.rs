@@ -91,11 +91,16 @@ impl Watch {
         }
     }
 
-    /// Forgets all of them: the port has left netmap mode.
+    /// Forgets all of them, those behind the first zero-copy monitor too: the
+    /// port has left netmap mode.
     pub fn clear(&self) {
         let mut monitors = self.monitors();
-        *monitors = Monitors::default();
+        let first = std::mem::take(&mut *monitors).zero;
         self.update(&monitors);
+        drop(monitors);
+        if let Some(first) = first {
+            first.watch().clear();
+        }
     }
 
     fn update(&self, monitors: &Monitors) {
@@ -323,6 +328,18 @@ mod tests {
         assert_eq!(frames(&monitors[1], true).len(), 1);
         ring.watch().remove(&monitors[1]);
         assert!(!ring.watch().is_watched());
+    }
+
+    #[test]
+    fn monitors_of_a_port_that_is_left_hold_each_other_no_longer() {
+        let (ring, monitors) = rings(2);
+        for monitor in &monitors {
+            ring.watch().add_zero_copy(monitor);
+        }
+        ring.watch().clear();
+        assert!(!ring.watch().is_watched());
+        assert_eq!(Arc::strong_count(&monitors[0]), 1);
+        assert_eq!(Arc::strong_count(&monitors[1]), 1);
     }
 
     #[test]
