@@ -23,6 +23,7 @@ use super::pipe::{End, Link, Pipe};
 use super::port::{Direction, HeaderLen};
 use super::ring_port::RingPort;
 use super::rings::{BindError, Rings, Shape};
+use super::sync::{Hardware, Pointers};
 use super::vale::{PortId, Switch};
 
 /// Where a VALE port is attached.
@@ -355,6 +356,30 @@ impl Adapter {
     pub fn wait_for(&self, direction: Direction, bound: &Bound) {
         if let Kind::Device(port) = &self.kind {
             port.wait_for(direction, bound.index);
+        }
+    }
+
+    /// Syncs a bound ring whose application is at `pointers`, whatever is in
+    /// the ring; says how far the ring is then.
+    ///
+    /// # Errors
+    /// `EINVAL`: the pointers are wrong, and the ring begins anew; those of
+    /// [`sync`](Self::sync).
+    pub fn sync_at(
+        &self,
+        direction: Direction,
+        bound: &Bound,
+        pointers: Pointers,
+    ) -> Result<Hardware, Errno> {
+        bound.kring.give(Some(pointers));
+        let synced = self.sync(direction, bound);
+        // A port that refuses has not taken them.
+        bound.kring.give(None);
+        match synced? {
+            Synced {
+                began_anew: true, ..
+            } => Err(Errno::EINVAL),
+            _ => Ok(bound.kring.hardware()),
         }
     }
 }

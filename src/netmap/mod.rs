@@ -7,6 +7,7 @@
 //! | [`mem`] | memory regions: interfaces, rings, buffers |
 //! | [`kring`] | a ring's private state, and leases |
 //! | [`sync`] | what is checked before an application's ring is believed |
+//! | [`kloop`] | rings synced without asking, in the client's own process |
 //! | [`name`] | names of ports and switches |
 //! | [`ctrl`] | control requests: what ioctl(2) does |
 //! | [`legacy`] | the older ones |
@@ -32,6 +33,7 @@ pub mod ctrl;
 pub mod device;
 #[cfg(target_os = "freebsd")]
 pub mod kernel;
+pub mod kloop;
 pub mod kring;
 pub mod legacy;
 pub mod mac_table;

@@ -40,6 +40,16 @@ pub trait ClientMemory {
     fn object(&mut self) -> Result<OwnedFd, Errno> {
         Err(Errno::EOPNOTSUPP)
     }
+
+    /// Gives the client a descriptor with the answer: that of a sync loop to be
+    /// run, or to be waited for. At most one for each request.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: it has nobody who could do that.
+    fn hand_over(&mut self, descriptor: OwnedFd) -> Result<(), Errno> {
+        let _ = descriptor;
+        Err(Errno::EOPNOTSUPP)
+    }
 }
 
 /// Most bytes that are copied at once.

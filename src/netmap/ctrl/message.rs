@@ -215,6 +215,11 @@ impl Message {
         self.find(kind).map(|option| option.header.nro_size)
     }
 
+    /// What is behind the header of the option of this kind.
+    pub(in crate::netmap) fn payload(&self, kind: u32) -> &[u8] {
+        self.find(kind).map_or(&[], |option| &option.payload)
+    }
+
     fn find(&self, kind: u32) -> Option<&ClientOption> {
         let mut options = self.options.iter();
         options.find(|option| option.header.nro_reqtype == kind)

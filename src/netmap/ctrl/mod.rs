@@ -10,6 +10,7 @@ mod csb;
 mod memory;
 mod message;
 mod requests;
+mod sync_loop;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,7 +28,7 @@ use super::abi::{NETMAP_MAX_API, NETMAP_MIN_API};
 use super::legacy;
 use super::port::Direction;
 use super::register::{Netmap, RegisterError, Registration};
-use super::sync::Hardware;
+use sync_loop::SyncLoop;
 
 /// One open descriptor of `/dev/netmap`; closed when dropped.
 pub struct Control {
@@ -36,6 +37,7 @@ pub struct Control {
     registration: OnceLock<Registration>,
     /// Ring pointers are exchanged through the client's memory.
     shared_block: AtomicBool,
+    sync_loop: Mutex<SyncLoop>,
     /// Held while a request is worked on that may bind.
     binding: Mutex<()>,
 }
@@ -47,6 +49,7 @@ impl Control {
             core,
             registration: OnceLock::new(),
             shared_block: AtomicBool::new(false),
+            sync_loop: Mutex::default(),
             binding: Mutex::default(),
         }
     }
@@ -149,22 +152,6 @@ impl Control {
         }
         registration.sync_each(direction);
         Ok(())
-    }
-
-    /// Syncs one bound ring for a loop that the client runs itself on ring
-    /// pointers in its own memory; says how far the ring is.
-    ///
-    /// # Errors
-    /// `ENXIO` when nothing is bound, `EINVAL` when there is no such ring or
-    /// the pointers are not the client's.
-    pub fn sync_ring(&self, direction: Direction, ring: usize) -> Result<Hardware, Errno> {
-        let registration = self.registration().ok_or(Errno::ENXIO)?;
-        if !self.shared_block.load(Ordering::Acquire) {
-            return Err(Errno::EINVAL);
-        }
-        let kring = registration.kring(direction, ring).ok_or(Errno::EINVAL)?;
-        registration.sync_ring(direction, ring);
-        Ok(kring.hardware())
     }
 
     /// poll(2): as [`Registration::poll`]; `POLLERR` alone when nothing is

@@ -1,7 +1,6 @@
 //! What each kind of control request does.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
@@ -11,14 +10,12 @@ use crate::netmap::abi::nmreq::*;
 use crate::netmap::abi::option::*;
 use crate::netmap::device::PollingRequest;
 use crate::netmap::mem::{ExternalConfig, GLOBAL_ID, Region, page_size};
-use crate::netmap::port::{Direction, HeaderLen, Port};
-use crate::netmap::register::{PortFacts, RegisterError, Registration, Request};
+use crate::netmap::port::HeaderLen;
+use crate::netmap::register::{PortFacts, RegisterError, Request};
 
 /// `nr_port_idx` of a name that is no port's: behind all numbers of ports and
 /// that of a broadcast.
 const NO_PORT: u32 = 255;
-/// Longest time that a sync loop may sleep, in microseconds.
-const LONGEST_SLEEP: u32 = 1_000_000;
 
 impl Control {
     /// Works on a request whose body and options are copied in.
@@ -52,12 +49,8 @@ impl Control {
                 set.map_err(|error| refused(&error))
             }
             NETMAP_REQ_POOLS_INFO_GET => self.pools_info(message),
-            NETMAP_REQ_SYNC_KLOOP_START => self.start_loop(message),
-            NETMAP_REQ_SYNC_KLOOP_STOP => match self.registration() {
-                // None runs.
-                Some(_) => Ok(()),
-                None => Err(Errno::ENXIO),
-            },
+            NETMAP_REQ_SYNC_KLOOP_START => self.start_loop(message, memory),
+            NETMAP_REQ_SYNC_KLOOP_STOP => self.stop_loop(memory),
             NETMAP_REQ_CSB_ENABLE => self.enable_block(message, memory),
             _ => Err(Errno::EINVAL),
         }
@@ -92,16 +85,17 @@ impl Control {
             };
             message.set_option(NETMAP_REQ_OPT_OFFSETS, &told);
         }
-        let block = message.option(NETMAP_REQ_OPT_CSB);
-        let mut shared = false;
-        if let Some(block) = block {
+        let mut shared = None;
+        if let Some(block) = message.option(NETMAP_REQ_OPT_CSB) {
             let begun = csb::begin(&registration, &block, memory);
             message.set_status(NETMAP_REQ_OPT_CSB, begun.map(|_| ()));
-            shared = begun?;
+            shared = begun?.then_some(block);
         }
         message.check_options()?;
         message.set_body(&registration.answer(&body));
-        self.shared_block.store(shared, Ordering::Release);
+        if let Some(block) = shared {
+            self.share(block);
+        }
         // Nobody has bound anything meanwhile.
         self.registration
             .set(registration)
@@ -141,30 +135,16 @@ impl Control {
         let block = message.option(NETMAP_REQ_OPT_CSB).ok_or(Errno::EINVAL)?;
         let _binding = self.binding();
         let begun = match self.registration() {
+            _ if self.is_looping() => Err(Errno::EBUSY),
             Some(registration) => csb::begin(registration, &block, memory),
             // No rings, nothing to check.
             None => Ok(false),
         };
         message.set_status(NETMAP_REQ_OPT_CSB, begun.map(|_| ()));
         if begun? {
-            self.shared_block.store(true, Ordering::Release);
+            self.share(block);
         }
         Ok(())
-    }
-
-    fn start_loop(&self, message: &mut Message) -> Result<(), Errno> {
-        let body: LoopBody = message.body();
-        if body.sleep_us > LONGEST_SLEEP {
-            return Err(Errno::EINVAL);
-        }
-        let registration = self.registration().ok_or(Errno::ENXIO)?;
-        if !self.shared_block.load(Ordering::Acquire) {
-            return Err(Errno::EINVAL);
-        }
-        check_loop(message, registration)?;
-        // The loop runs in the client's own thread, on memory that is the
-        // client's alone; there is none that could run it here.
-        Err(Errno::EOPNOTSUPP)
     }
 
     fn region(&self, id: u16) -> Result<Arc<Region>, Errno> {
@@ -329,32 +309,4 @@ impl Control {
         });
         Ok(())
     }
-}
-
-/// Checks the options of a sync loop on `registration`.
-///
-/// # Errors
-/// `EINVAL`, which is the option's status too.
-fn check_loop(message: &mut Message, registration: &Registration) -> Result<(), Errno> {
-    if let Some(LoopMode { mode, .. }) = message.option(NETMAP_REQ_OPT_SYNC_KLOOP_MODE) {
-        let known = NM_OPT_SYNC_KLOOP_DIRECT_TX | NM_OPT_SYNC_KLOOP_DIRECT_RX;
-        let result = if mode & !known == 0 {
-            Ok(())
-        } else {
-            Err(Errno::EINVAL)
-        };
-        message.set_status(NETMAP_REQ_OPT_SYNC_KLOOP_MODE, result);
-        result?;
-    }
-    if let Some(size) = message.option_size(NETMAP_REQ_OPT_SYNC_KLOOP_EVENTFDS) {
-        let rings = [Direction::Tx, Direction::Rx].map(|way| registration.ring_count(way));
-        let rings = rings.iter().sum::<usize>() as u64;
-        let entries = rings.saturating_mul(size_of::<EventDescriptors>() as u64);
-        if size != entries.saturating_add(size_of::<OptionHeader>() as u64) {
-            let result = Err(Errno::EINVAL);
-            message.set_status(NETMAP_REQ_OPT_SYNC_KLOOP_EVENTFDS, result);
-            return result;
-        }
-    }
-    Ok(())
 }

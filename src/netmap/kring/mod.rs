@@ -30,7 +30,7 @@ pub use watch::Watch;
 use super::abi::NS_TXMON;
 use super::mem::{RingMemory, RingView};
 use super::port::Direction;
-use super::sync::{self, Hardware, User};
+use super::sync::{self, Hardware, Pointers, User};
 use crate::event::Waker;
 
 /// Who is to be woken when a receive ring gets frames, or a transmit ring gets
@@ -55,6 +55,8 @@ impl Wake {
     pub const FRAMES: Self = Self(1);
     /// Room in a transmit ring.
     pub const ROOM: Self = Self(2);
+    /// Either.
+    pub const ANY: Self = Self(3);
 
     fn of(direction: Direction) -> Self {
         match direction {
@@ -151,6 +153,14 @@ struct Queue {
     stopped: bool,
 }
 
+/// The application's half.
+#[derive(Debug)]
+struct Application {
+    user: User,
+    /// Where it is at the next sync, if not where the ring says.
+    given: Option<Pointers>,
+}
+
 /// One ring with its private state.
 #[derive(Debug)]
 pub struct Kring {
@@ -158,7 +168,7 @@ pub struct Kring {
     direction: Direction,
     memory: RingMemory,
     watch: Arc<Watch>,
-    user: Mutex<User>,
+    user: Mutex<Application>,
     queue: Mutex<Queue>,
     drained: Condvar,
     listeners: ArcSwap<Vec<Arc<Listener>>>,
@@ -186,9 +196,12 @@ impl Kring {
             name,
             direction,
             watch,
-            user: Mutex::new(User {
-                rtail: hwtail,
-                ..User::default()
+            user: Mutex::new(Application {
+                user: User {
+                    rtail: hwtail,
+                    ..User::default()
+                },
+                given: None,
             }),
             queue: Mutex::new(Queue {
                 hardware: Hardware { hwcur: 0, hwtail },
@@ -290,12 +303,13 @@ impl Kring {
     /// Syncs a transmit ring whose port does with the slots from `hwcur` up to
     /// the `head` that it is given what it wants, and says how far it is then.
     pub fn txsync_with(&self, port: impl FnOnce(u32, Hardware) -> Hardware) -> Synced {
-        let mut user = lock(&self.user);
+        let Application { user, given } = &mut *lock(&self.user);
+        let given = given.take();
         let view = self.view();
         let before = self.hardware();
         let mut began_anew = false;
-        if let Err(error) = sync::txsync_prologue(&mut user, &view) {
-            self.begin_anew(&mut user, before, &error);
+        if let Err(error) = sync::txsync_prologue(user, &view, given) {
+            self.begin_anew(user, before, &error);
             began_anew = true;
         }
         let head = user.rhead;
@@ -309,8 +323,8 @@ impl Kring {
             let released = view.next(before.hwtail)..view.next(after.hwtail);
             self.watch.swap(&view, released, NS_TXMON);
         }
-        sync::finalize(&mut user, after, &view);
-        Synced::new(began_anew, &user)
+        sync::finalize(user, after, &view, given.is_some());
+        Synced::new(began_anew, user)
     }
 
     /// Syncs a receive ring: what the application has given back is free, and
@@ -341,12 +355,13 @@ impl Kring {
         released: impl FnOnce(Range<u32>),
         port: impl FnOnce(u32, Hardware) -> Hardware,
     ) -> Synced {
-        let mut user = lock(&self.user);
+        let Application { user, given } = &mut *lock(&self.user);
+        let given = given.take();
         let view = self.view();
         let before = self.hardware();
         let mut began_anew = false;
-        if let Err(error) = sync::rxsync_prologue(&mut user, before, &view) {
-            self.begin_anew(&mut user, before, &error);
+        if let Err(error) = sync::rxsync_prologue(user, before, &view, given) {
+            self.begin_anew(user, before, &error);
             began_anew = true;
         }
         released(before.hwcur..user.rhead);
@@ -354,9 +369,11 @@ impl Kring {
             self.watch.swap(&view, before.hwcur..user.rhead, 0);
         }
         let after = port(user.rhead, before);
-        sync::finalize(&mut user, after, &view);
-        sync::timestamp(&view);
-        Synced::new(began_anew, &user)
+        sync::finalize(user, after, &view, given.is_some());
+        if given.is_none() {
+            sync::timestamp(&view);
+        }
+        Synced::new(began_anew, user)
     }
 
     /// The slots at `slots` are about to be the application's: its monitors
@@ -375,7 +392,13 @@ impl Kring {
 
     /// What the application has not taken over yet, or given back.
     pub fn user(&self) -> User {
-        *lock(&self.user)
+        lock(&self.user).user
+    }
+
+    /// The next sync takes these pointers, in place of those in the ring, and
+    /// writes none there; `None`: it is as any other.
+    pub fn give(&self, pointers: Option<Pointers>) {
+        lock(&self.user).given = pointers;
     }
 
     #[cold]

@@ -12,6 +12,7 @@
 //! touched before it is allocated, so an idle region costs no memory, and
 //! which objects are free is not kept in it.
 
+mod entries;
 mod external;
 mod object;
 mod pool;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::abi;
+pub use entries::{Entries, Entry};
 pub use external::ExternalConfig;
 use object::{ObjectId, SharedObject};
 pub use pool::{PoolLayout, PoolSize};

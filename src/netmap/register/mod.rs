@@ -21,6 +21,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
+
 pub use error::RegisterError;
 pub use manage::{PortFacts, SwitchPort};
 pub use offsets::OffsetError;
@@ -33,6 +35,7 @@ use super::device::{DevicePort, Devices};
 use super::kring::{Kring, Listener, Wake};
 use super::mem::{InterfaceMemory, Region, RegionConfig, Regions, RingView};
 use super::port::{Direction, HeaderLen, Port};
+use super::sync::{Hardware, Pointers};
 use super::vale::Switches;
 use bindings::Bindings;
 use find::Search;
@@ -252,12 +255,21 @@ impl Registration {
         self.bindings.listener()
     }
 
-    /// Syncs bound ring `index`, if there is one, whatever comes of it.
-    pub(in crate::netmap) fn sync_ring(&self, direction: Direction, index: usize) {
-        if let Some(bound) = self.bound(direction).get(index) {
-            // As for all of them.
-            let _ = self.adapter().sync(direction, bound);
-        }
+    /// Syncs the bound ring `index`, whose application is at `pointers`; says
+    /// how far it is then.
+    ///
+    /// # Errors
+    /// `EINVAL`: there is no such ring, or the pointers are wrong, and it begins
+    /// anew; `EIO`: it has nothing to sync.
+    #[inline]
+    pub(super) fn sync_ring(
+        &self,
+        direction: Direction,
+        index: usize,
+        pointers: Pointers,
+    ) -> Result<Hardware, Errno> {
+        let bound = self.bound(direction).get(index).ok_or(Errno::EINVAL)?;
+        self.adapter().sync_at(direction, bound, pointers)
     }
 
     /// Syncs every bound ring of one direction, whatever comes of the others:

@@ -49,6 +49,16 @@ impl Registration {
         found
     }
 
+    /// [`Port::fd`](crate::netmap::port::Port::fd) becomes readable when frames
+    /// or room come from here on. Nothing is synced.
+    pub(in crate::netmap) fn await_news(&self) {
+        let listener = self.bindings.listener();
+        listener.drain();
+        listener.arm(Wake::ANY);
+        self.wait_for(Direction::Tx);
+        self.wait_for(Direction::Rx);
+    }
+
     /// Where the client has not looked at what it has, there is nothing to
     /// sync for.
     fn look(&self, wanted: &mut PollFlags, found: &mut PollFlags) {

@@ -146,16 +146,26 @@ impl Client {
                     extra: 0,
                 }
             }
-            Operation::Ring { direction, ring } => {
-                match self.control.sync_ring(direction, ring.into()) {
-                    Ok(hardware) => Outcome {
-                        result: 0,
-                        extra: u64::from(hardware.hwcur) << 32 | u64::from(hardware.hwtail),
-                    },
-                    Err(errno) => Outcome {
-                        result: number(errno),
-                        extra: 0,
-                    },
+            Operation::Ring {
+                direction,
+                ring,
+                pointers,
+            } => match self.control.sync_ring(direction, ring.into(), pointers) {
+                Ok(hardware) => Outcome {
+                    result: 0,
+                    extra: u64::from(hardware.hwcur) << 32 | u64::from(hardware.hwtail),
+                },
+                Err(errno) => Outcome {
+                    result: number(errno),
+                    extra: 0,
+                },
+            },
+            Operation::Listen => {
+                let listens = self.control.listen();
+                channel.waiting.store(listens.is_ok(), Ordering::Relaxed);
+                Outcome {
+                    result: errno(listens),
+                    extra: 0,
                 }
             }
         }

@@ -148,11 +148,17 @@ impl Connection {
         self.seat.unwatch(line.channel.bell());
     }
 
-    /// Works on a request that came on a channel.
+    /// Works on a request that came on a channel, with a descriptor, if one
+    /// came along.
     ///
     /// # Errors
     /// Why the channel is to be closed.
-    pub(super) fn serve(&mut self, line: &Line, request: Request) -> Result<(), End> {
+    pub(super) fn serve(
+        &mut self,
+        line: &Line,
+        request: Request,
+        object: Option<OwnedFd>,
+    ) -> Result<(), End> {
         let socket = line.socket.as_fd();
         match request {
             Request::Attach { .. } => Err(End::Misplaced),
@@ -165,16 +171,21 @@ impl Connection {
                 argument,
                 segments,
             } => {
-                let mut memory = SegmentMemory::new(segments);
+                if let Some(object) = &object {
+                    limit(object, Role::Memory).map_err(errno)?;
+                }
+                let mut memory = SegmentMemory::new(segments).with_object(object);
                 let control = self.client.control();
                 let done = control.ioctl(command, argument, &mut memory);
                 self.watch_binding();
+                let handed = memory.take_handed();
                 let done = Answer {
                     errno: done.map_or_else(super::number, |()| 0),
                     value: 0,
                     writes: memory.into_writes(),
                 };
-                answer(socket, &done, None)
+                let handed = handed.as_ref().map(AsFd::as_fd);
+                answer(socket, &done, handed)
             }
             Request::Map => {
                 let Some(registration) = self.client.control().registration() else {

@@ -276,14 +276,14 @@ impl Service {
             Err(Errno::EAGAIN) => return Ok(()),
             received => received?,
         };
-        // None belong to a request.
-        drop(descriptors);
         if len == 0 {
             return Err(End::Closed);
         }
         let request = Request::decode(self.room.get(..len).unwrap_or_default())?;
         match self.entries.get_mut(&line.connection) {
-            Some(Entry::Connection(connection)) => connection.serve(line, request),
+            Some(Entry::Connection(connection)) => {
+                connection.serve(line, request, descriptors.into_iter().next())
+            }
             _ => Err(End::Closed),
         }
     }

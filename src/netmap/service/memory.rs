@@ -1,12 +1,21 @@
 //! A client's memory, as far as it came along with a request.
 
 use std::ops::Range;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
 
 use super::wire::{SEGMENTS_MAX, Segment};
 use crate::netmap::ctrl::{ClientMemory, Fault};
 
 /// The segments of one request, and what was written to them.
-pub(super) struct SegmentMemory(Vec<Piece>);
+pub(super) struct SegmentMemory {
+    pieces: Vec<Piece>,
+    /// What came along beside them.
+    object: Option<OwnedFd>,
+    /// What goes along with the answer.
+    handed: Option<OwnedFd>,
+}
 
 struct Piece {
     segment: Segment,
@@ -20,13 +29,27 @@ impl SegmentMemory {
             segment,
             written: Vec::new(),
         });
-        Self(pieces.collect())
+        Self {
+            pieces: pieces.collect(),
+            object: None,
+            handed: None,
+        }
+    }
+
+    /// The same, with the descriptor that came along.
+    pub(super) fn with_object(self, object: Option<OwnedFd>) -> Self {
+        Self { object, ..self }
+    }
+
+    /// The descriptor that is to go along with the answer.
+    pub(super) fn take_handed(&mut self) -> Option<OwnedFd> {
+        self.handed.take()
     }
 
     /// What the client is to write to its memory. What no message has room for
     /// is left out, which only a client can bring about that asked for it.
     pub(super) fn into_writes(self) -> Vec<Segment> {
-        let writes = self.0.into_iter().flat_map(|piece| {
+        let writes = self.pieces.into_iter().flat_map(|piece| {
             let Piece { segment, written } = piece;
             written.into_iter().filter_map(move |range| {
                 let data = segment.data.get(range.clone())?.to_vec();
@@ -50,7 +73,7 @@ impl SegmentMemory {
     ) -> Result<(), Fault> {
         let mut done = 0;
         while done < len {
-            let found = self.0.iter_mut().find_map(|piece| {
+            let found = self.pieces.iter_mut().find_map(|piece| {
                 let offset = at.checked_sub(piece.segment.address)?;
                 let room = u64::from(piece.segment.len).checked_sub(offset)?;
                 // Segments are short.
@@ -94,6 +117,15 @@ impl ClientMemory for SegmentMemory {
             }
             add(&mut piece.written, range);
         })
+    }
+
+    fn object(&mut self) -> Result<OwnedFd, Errno> {
+        self.object.take().ok_or(Errno::EOPNOTSUPP)
+    }
+
+    fn hand_over(&mut self, descriptor: OwnedFd) -> Result<(), Errno> {
+        self.handed = Some(descriptor);
+        Ok(())
     }
 }
 

@@ -48,6 +48,26 @@ pub struct Hardware {
     pub hwtail: u32,
 }
 
+/// Where an application is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pointers {
+    /// `head`.
+    pub head: u32,
+    /// `cur`.
+    pub cur: u32,
+}
+
+impl Pointers {
+    /// Those in the ring, each read once.
+    #[inline]
+    fn of(ring: &RingView<'_>) -> Self {
+        Self {
+            head: ring.head(),
+            cur: ring.cur(),
+        }
+    }
+}
+
 /// Which rule an application has broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SyncError {
@@ -81,15 +101,19 @@ fn within(ring: &RingView<'_>, first: u32, at: u32, last: u32) -> bool {
 
 /// Checks `head` and `cur` as read, of which `head` may be from `first` on.
 #[inline]
-fn check(ring: &RingView<'_>, first: u32, tail: u32) -> Result<(u32, u32), SyncError> {
-    let (head, cur) = (ring.head(), ring.cur());
+fn check(
+    ring: &RingView<'_>,
+    Pointers { head, cur }: Pointers,
+    first: u32,
+    tail: u32,
+) -> Result<(), SyncError> {
     if !within(ring, first, head, tail) {
         return Err(SyncError::Head { head, first, tail });
     }
     if !within(ring, head, cur, tail) {
         return Err(SyncError::Cur { cur, head, tail });
     }
-    Ok((head, cur))
+    Ok(())
 }
 
 /// Puts `tail` right if the application has written over it.
@@ -101,19 +125,25 @@ fn restore_tail(user: &User, ring: &RingView<'_>) {
     }
 }
 
-/// Before a transmit ring is synced: takes `head` and `cur` over.
+/// Before a transmit ring is synced: takes `head` and `cur` over, from the ring
+/// if they are not given.
 ///
 /// # Errors
 /// When one of them is at a wrong place. The ring is to begin anew then.
 #[inline]
-pub fn txsync_prologue(user: &mut User, ring: &RingView<'_>) -> Result<(), SyncError> {
-    let (head, cur) = check(ring, user.rhead, user.rtail)?;
-    restore_tail(user, ring);
-    (user.rhead, user.rcur) = (head, cur);
+pub fn txsync_prologue(
+    user: &mut User,
+    ring: &RingView<'_>,
+    given: Option<Pointers>,
+) -> Result<(), SyncError> {
+    let pointers = given.unwrap_or_else(|| Pointers::of(ring));
+    check(ring, pointers, user.rhead, user.rtail)?;
+    take(user, ring, pointers, given.is_some());
     Ok(())
 }
 
-/// Before a receive ring is synced: takes `head` and `cur` over.
+/// Before a receive ring is synced: takes `head` and `cur` over, from the ring
+/// if they are not given.
 ///
 /// # Errors
 /// As for [`txsync_prologue`].
@@ -122,11 +152,22 @@ pub fn rxsync_prologue(
     user: &mut User,
     hardware: Hardware,
     ring: &RingView<'_>,
+    given: Option<Pointers>,
 ) -> Result<(), SyncError> {
-    let (head, cur) = check(ring, hardware.hwcur, hardware.hwtail)?;
-    restore_tail(user, ring);
-    (user.rhead, user.rcur) = (head, cur);
+    let pointers = given.unwrap_or_else(|| Pointers::of(ring));
+    check(ring, pointers, hardware.hwcur, hardware.hwtail)?;
+    take(user, ring, pointers, given.is_some());
     Ok(())
+}
+
+/// Takes over what is good. Who gives its pointers may have anything in the
+/// ring's header.
+#[inline]
+fn take(user: &mut User, ring: &RingView<'_>, pointers: Pointers, given: bool) {
+    if !given {
+        restore_tail(user, ring);
+    }
+    (user.rhead, user.rcur) = (pointers.head, pointers.cur);
 }
 
 /// Lets a ring begin anew from where the port is, and takes its bad slots away:
@@ -157,11 +198,14 @@ pub fn reinit(user: &mut User, hardware: Hardware, ring: &RingView<'_>) -> u32 {
     bad
 }
 
-/// After a sync: tells the application which slots are its own now.
+/// After a sync: which slots are the application's now. It is told in the ring,
+/// unless its pointers are `given`, and it is told elsewhere.
 #[inline]
-pub fn finalize(user: &mut User, hardware: Hardware, ring: &RingView<'_>) {
+pub fn finalize(user: &mut User, hardware: Hardware, ring: &RingView<'_>, given: bool) {
     user.rtail = hardware.hwtail;
-    ring.set_tail(hardware.hwtail);
+    if !given {
+        ring.set_tail(hardware.hwtail);
+    }
 }
 
 /// Writes the time of this sync.

@@ -88,7 +88,7 @@ fn each_rule_of_a_transmit_ring() {
             rtail: tail,
         };
         let mut user = before;
-        let result = txsync_prologue(&mut user, &memory.view());
+        let result = txsync_prologue(&mut user, &memory.view(), None);
         assert_eq!(said(result), want, "{first}..{tail}: {head}, {cur}");
         let taken = User {
             rhead: head,
@@ -111,7 +111,7 @@ fn each_rule_of_a_receive_ring() {
         };
         let mut user = before;
         let hardware = Hardware { hwcur, hwtail };
-        let result = rxsync_prologue(&mut user, hardware, &memory.view());
+        let result = rxsync_prologue(&mut user, hardware, &memory.view(), None);
         assert_eq!(said(result), want, "{hwcur}..{hwtail}: {head}, {cur}");
         let taken = User {
             rhead: head,
@@ -136,17 +136,23 @@ fn an_overwritten_tail_is_put_right_and_not_believed() {
         };
         let memory = ring(5, 5, tail);
         let view = memory.view();
-        assert_eq!(said(txsync_prologue(&mut user.clone(), &view)), Good);
+        assert_eq!(said(txsync_prologue(&mut user.clone(), &view, None)), Good);
         assert_eq!(view.tail(), 5);
         view.set_tail(tail);
         let mut user = user;
-        assert_eq!(said(rxsync_prologue(&mut user, hardware, &view)), Good);
+        assert_eq!(
+            said(rxsync_prologue(&mut user, hardware, &view, None)),
+            Good
+        );
         assert_eq!(view.tail(), 5);
         // Nor does it let head pass what is the application's.
         view.set_head(6);
         view.set_cur(6);
-        assert_eq!(said(txsync_prologue(&mut user.clone(), &view)), Head);
-        assert_eq!(said(rxsync_prologue(&mut user, hardware, &view)), Head);
+        assert_eq!(said(txsync_prologue(&mut user.clone(), &view, None)), Head);
+        assert_eq!(
+            said(rxsync_prologue(&mut user, hardware, &view, None)),
+            Head
+        );
     }
 }
 
@@ -184,7 +190,7 @@ fn a_ring_that_begins_anew_has_no_bad_slot() {
     let lens = [4, 5].map(|at| view.slot(at).unwrap());
     assert_eq!(lens[0], Slot { len: 0, ..good });
     assert_eq!(lens[1], Slot { len: 2048, ..good });
-    assert_eq!(said(txsync_prologue(&mut user, &view)), Good);
+    assert_eq!(said(txsync_prologue(&mut user, &view, None)), Good);
 }
 
 #[test]
@@ -196,7 +202,7 @@ fn a_sync_ends_with_the_tail_and_the_time() {
         hwcur: 0,
         hwtail: 4,
     };
-    finalize(&mut user, hardware, &view);
+    finalize(&mut user, hardware, &view, false);
     assert_eq!((user.rtail, view.tail()), (4, 4));
     assert_eq!(view.timestamp(), Timeval::default());
     timestamp(&view);
@@ -241,9 +247,9 @@ proptest! {
         let before = User { rhead: hardware.hwcur, rcur: 0, rtail: hardware.hwtail };
         let mut tx = before;
         let mut rx = before;
-        prop_assert_eq!(txsync_prologue(&mut tx, &view).is_ok(), allowed);
+        prop_assert_eq!(txsync_prologue(&mut tx, &view, None).is_ok(), allowed);
         view.set_tail(tail);
-        prop_assert_eq!(rxsync_prologue(&mut rx, hardware, &view).is_ok(), allowed);
+        prop_assert_eq!(rxsync_prologue(&mut rx, hardware, &view, None).is_ok(), allowed);
         prop_assert_eq!(tx, rx);
         if allowed {
             prop_assert_eq!((rx.rhead, rx.rcur, view.tail()), (head, cur, hardware.hwtail));
@@ -251,8 +257,8 @@ proptest! {
             prop_assert_eq!(rx, before);
             reinit(&mut rx, hardware, &view);
             prop_assert_eq!((view.head(), view.tail()), (hardware.hwcur, hardware.hwtail));
-            prop_assert!(txsync_prologue(&mut rx, &view).is_ok());
-            prop_assert!(rxsync_prologue(&mut rx, hardware, &view).is_ok());
+            prop_assert!(txsync_prologue(&mut rx, &view, None).is_ok());
+            prop_assert!(rxsync_prologue(&mut rx, hardware, &view, None).is_ok());
         }
     }
 }

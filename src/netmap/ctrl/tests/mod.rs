@@ -4,6 +4,7 @@
 mod external;
 mod hostile;
 mod legacy;
+mod loops;
 mod options;
 mod ports;
 mod registers;
@@ -33,6 +34,8 @@ struct Memory {
     used: usize,
     /// What comes along with the next request.
     object: Option<OwnedFd>,
+    /// What came along with an answer; `None`: nobody takes it.
+    handed: Option<Vec<OwnedFd>>,
 }
 
 impl Memory {
@@ -92,6 +95,12 @@ impl ClientMemory for Memory {
     fn object(&mut self) -> Result<OwnedFd, Errno> {
         self.object.take().ok_or(Errno::EOPNOTSUPP)
     }
+
+    fn hand_over(&mut self, descriptor: OwnedFd) -> Result<(), Errno> {
+        let handed = self.handed.as_mut().ok_or(Errno::EOPNOTSUPP)?;
+        handed.push(descriptor);
+        Ok(())
+    }
 }
 
 fn core() -> Arc<Netmap> {
@@ -122,6 +131,7 @@ impl Client {
                 bytes: vec![0; SIZE],
                 used: 0,
                 object: None,
+                handed: None,
             },
         }
     }

@@ -144,7 +144,7 @@ fn offsets_tell_what_is_in_use() {
 }
 
 /// A block for `rings` rings, as an option.
-fn block(client: &mut Client, rings: usize) -> (u64, SharedBlock) {
+pub(super) fn block(client: &mut Client, rings: usize) -> (u64, SharedBlock) {
     let entries = vec![0xffu8; rings * 64];
     let block = SharedBlock {
         csb_atok: client.memory.put(entries.as_slice()),
@@ -153,7 +153,7 @@ fn block(client: &mut Client, rings: usize) -> (u64, SharedBlock) {
     (client.memory.option(NETMAP_REQ_OPT_CSB, &block, 0), block)
 }
 
-fn exclusive() -> RegisterBody {
+pub(super) fn exclusive() -> RegisterBody {
     RegisterBody {
         nr_flags: NR_EXCLUSIVE,
         ..all()
@@ -241,56 +241,4 @@ fn a_block_after_the_registration() {
     assert_eq!(client.control.sync(Direction::Tx), Ok(()));
     assert_eq!(enable(&mut client, option), Ok(()));
     assert_eq!(client.control.sync(Direction::Tx), Err(Errno::EBUSY));
-}
-
-#[test]
-fn sync_loops_are_checked() {
-    let core = core();
-    let mut client = Client::new(&core);
-    let start = |client: &mut Client, sleep_us, options| {
-        let body = LoopBody { sleep_us, pad1: 0 };
-        client
-            .ask_with(NETMAP_REQ_SYNC_KLOOP_START, "", &body, options)
-            .err()
-    };
-    let stop = |client: &mut Client| {
-        client
-            .ask(NETMAP_REQ_SYNC_KLOOP_STOP, "", &[0u8; 0])
-            .map(|_| ())
-    };
-    assert_eq!(start(&mut client, 1_000_001, 0), Some(Errno::EINVAL));
-    assert_eq!(start(&mut client, 0, 0), Some(Errno::ENXIO));
-    assert_eq!(stop(&mut client), Err(Errno::ENXIO));
-    register(&mut client, &exclusive(), 0).unwrap();
-    assert_eq!(stop(&mut client), Ok(()));
-    assert_eq!(start(&mut client, 0, 0), Some(Errno::EINVAL), "no block");
-    let (option, _) = block(&mut client, 2);
-    let nothing = [0u8; 0];
-    client
-        .ask_with(NETMAP_REQ_CSB_ENABLE, "", &nothing, option)
-        .unwrap();
-    let mode = LoopMode { mode: 4, pad: 0 };
-    let mode = client
-        .memory
-        .option(NETMAP_REQ_OPT_SYNC_KLOOP_MODE, &mode, 0);
-    assert_eq!(start(&mut client, 0, mode), Some(Errno::EINVAL));
-    assert_eq!(client.memory.status(mode), EINVAL);
-    for (entries, want) in [
-        (1u64, Errno::EINVAL),
-        (2, Errno::EOPNOTSUPP),
-        (3, Errno::EINVAL),
-    ] {
-        let events = OptionHeader {
-            nro_reqtype: NETMAP_REQ_OPT_SYNC_KLOOP_EVENTFDS,
-            nro_size: 24 + entries * 8,
-            ..OptionHeader::default()
-        };
-        let mut bytes = events.as_bytes().to_vec();
-        bytes.resize(24 + 64, 0);
-        let events = client.memory.put(bytes.as_slice());
-        assert_eq!(start(&mut client, 0, events), Some(want), "{entries}");
-        assert_eq!(client.memory.status(events), want as u32);
-    }
-    // All is in order, and nobody here to run it.
-    assert_eq!(start(&mut client, 0, 0), Some(Errno::EOPNOTSUPP));
 }

@@ -38,6 +38,12 @@
 //! | [`Request::Ioctl`] | errno, and what to write to the client's memory |
 //! | [`Request::Map`] | the region's descriptor, and its bytes in `value` |
 //!
+//! Along with a request may come the shared object that memory was made which
+//! the client names in it (`NETMAP_REQ_OPT_EXTMEM`). The answer to a request
+//! that starts a sync loop brings the loop's descriptor, unless there is nothing
+//! to run, and that to one that stops it what becomes readable when it has
+//! ended ([`kloop::job`](crate::netmap::kloop::job)).
+//!
 //! The client's memory is not read by the service: what a request needs of it
 //! comes along as [`Segment`]s ([`gather`](super::gather::gather) collects them),
 //! and what was written comes back as segments, to be applied in order. They may

@@ -4,6 +4,8 @@
 //! ```text
 //!  0 request  u64  client   number << 32 | operation
 //!  8 sleeping u32  client 1; the service sets it to 0 when it rings
+//! 12 head     u32  client  where it is in a ring of its loop
+//! 16 cur      u32  client  likewise
 //! 64 answer   u64  service  number << 32 | result
 //! 72 extra    u64  service  more of the result
 //! 80 awake    u32  service  it looks at the page
@@ -46,12 +48,15 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::unistd::ftruncate;
 
 use crate::netmap::port::Direction;
+use crate::netmap::sync::Pointers;
 
 /// Bytes of a sync page's object. What is behind the fields is not used.
 pub const PAGE: usize = 4096;
 
 const REQUEST: usize = 0;
 const SLEEPING: usize = 8;
+const HEAD: usize = 12;
+const CUR: usize = 16;
 const ANSWER: usize = 64;
 const EXTRA: usize = 72;
 const AWAKE: usize = 80;
@@ -62,6 +67,7 @@ const RXSYNC: u32 = 2;
 const POLL: u32 = 3;
 const RING_TX: u32 = 4;
 const RING_RX: u32 = 5;
+const LISTEN: u32 = 6;
 /// Of a poll's argument, beside its events.
 const ARM: u32 = 1 << 16;
 
@@ -87,7 +93,13 @@ pub enum Operation {
         direction: Direction,
         /// Which one.
         ring: u16,
+        /// Where the client is in it.
+        pointers: Pointers,
     },
+    /// Leaves a note, as a poll with `arm` that finds nothing, for whatever
+    /// comes in any ring; allowed as [`Ring`](Self::Ring). The result is an
+    /// errno.
+    Listen,
 }
 
 impl Operation {
@@ -98,18 +110,21 @@ impl Operation {
             Self::Poll { events, arm } => {
                 POLL | (u32::from(events) | if arm { ARM } else { 0 }) << 8
             }
-            Self::Ring { direction, ring } => {
+            Self::Ring {
+                direction, ring, ..
+            } => {
                 let kind = match direction {
                     Direction::Tx => RING_TX,
                     Direction::Rx => RING_RX,
                 };
                 kind | u32::from(ring) << 8
             }
+            Self::Listen => LISTEN,
         }
     }
 
     /// `None`: there is no such operation.
-    fn from_word(word: u32) -> Option<Self> {
+    fn from_word(word: u32, pointers: impl FnOnce() -> Pointers) -> Option<Self> {
         let argument = word >> 8;
         #[expect(clippy::cast_possible_truncation, reason = "what is cut is told apart")]
         let short = argument as u16;
@@ -127,7 +142,9 @@ impl Operation {
                     Direction::Rx
                 },
                 ring: short,
+                pointers: pointers(),
             },
+            LISTEN => Self::Listen,
             _ => return None,
         })
     }
@@ -222,6 +239,11 @@ impl Client {
     #[must_use = "the service may have to be woken"]
     pub fn ask(&mut self, operation: Operation) -> bool {
         self.number = self.number.wrapping_add(1);
+        if let Operation::Ring { pointers, .. } = operation {
+            let Pointers { head, cur } = pointers;
+            self.page.word::<HEAD>().store(head, Ordering::Relaxed);
+            self.page.word::<CUR>().store(cur, Ordering::Relaxed);
+        }
         let request = join(self.number, operation.to_word());
         self.page
             .long::<REQUEST>()
@@ -289,7 +311,11 @@ impl Service {
     #[inline]
     pub fn request(&self, last: u32) -> Option<(u32, Option<Operation>)> {
         let (number, word) = split(self.page.long::<REQUEST>().load(Ordering::Acquire));
-        (number != last).then(|| (number, Operation::from_word(word)))
+        let pointers = || Pointers {
+            head: self.page.word::<HEAD>().load(Ordering::Relaxed),
+            cur: self.page.word::<CUR>().load(Ordering::Relaxed),
+        };
+        (number != last).then(|| (number, Operation::from_word(word, pointers)))
     }
 
     /// Answers request `number`. Returns whether the bell is to be rung.

@@ -10,6 +10,7 @@ use super::page::{Client, Operation, Outcome, Service};
 use super::socket::{bell_pair, channel_pair, quiet, receive_message, ring, send_message};
 use super::*;
 use crate::netmap::port::Direction;
+use crate::netmap::sync::Pointers;
 
 fn segment() -> impl Strategy<Value = Segment> {
     let data = prop::collection::vec(any::<u8>(), 0..40);
@@ -134,7 +135,7 @@ fn nobody_waits_for_a_bell() {
     assert!(!quiet(ours.as_fd()));
 }
 
-const OPERATIONS: [Operation; 6] = [
+const OPERATIONS: [Operation; 7] = [
     Operation::Sync(Direction::Tx),
     Operation::Sync(Direction::Rx),
     Operation::Poll {
@@ -148,11 +149,17 @@ const OPERATIONS: [Operation; 6] = [
     Operation::Ring {
         direction: Direction::Tx,
         ring: 511,
+        pointers: Pointers {
+            head: u32::MAX,
+            cur: 7,
+        },
     },
     Operation::Ring {
         direction: Direction::Rx,
         ring: 0,
+        pointers: Pointers { head: 0, cur: 1 },
     },
+    Operation::Listen,
 ];
 
 #[test]
