@@ -141,9 +141,11 @@ impl Message {
             if header.nro_reqtype < NETMAP_REQ_OPT_MAX {
                 let payload = payload_size(header.nro_reqtype, header.nro_size);
                 let payload = usize::try_from(payload).unwrap_or(usize::MAX);
-                let fits = total
-                    .checked_add(payload)
-                    .is_some_and(|total| total <= NETMAP_REQ_MAXSIZE);
+                let within = |size: usize, most| {
+                    let sum = size.checked_add(payload);
+                    sum.is_some_and(|sum| sum <= most)
+                };
+                let fits = within(total, NETMAP_REQ_MAXSIZE) && within(used, BUFFER);
                 if !fits || header.nro_size > NETMAP_REQ_MAXSIZE as u64 {
                     return Err(Errno::EMSGSIZE);
                 }

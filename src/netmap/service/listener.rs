@@ -110,16 +110,28 @@ impl Service {
     pub fn turn(&mut self) -> io::Result<()> {
         let mut events = std::mem::take(&mut self.events);
         let waited = self.poller.wait(&mut events, Some(Duration::ZERO));
-        for event in events.iter() {
-            if event.token == LISTENER {
+        // What is closed is free for whoever asks afterwards, as with the
+        // kernel's: ends come before requests, and requests wait until workers
+        // have let go. They are told again.
+        let (ends, requests): (Vec<_>, Vec<_>) = events
+            .iter()
+            .map(|event| event.token)
+            .partition(|token| !matches!(self.entries.get(token), Some(Entry::Channel(_))));
+        for token in ends {
+            if token == LISTENER {
                 self.accept();
             } else {
-                self.receive(event.token);
+                self.receive(token);
+            }
+        }
+        self.reap();
+        for token in requests {
+            if self.gone.is_empty() {
+                self.receive(token);
             }
         }
         self.events = events;
-        // What the worker has let go of is ours alone, and given back here.
-        self.gone.retain(|client| Arc::strong_count(client) > 1);
+        self.reap();
         if self.retry.is_some_and(|retry| Instant::now() >= retry) {
             self.retry = None;
             let watched = self
@@ -131,6 +143,11 @@ impl Service {
             }
         }
         waited
+    }
+
+    /// Gives back what workers have let go of, so that it is ours alone.
+    fn reap(&mut self) {
+        self.gone.retain(|client| Arc::strong_count(client) > 1);
     }
 
     fn accept(&mut self) {

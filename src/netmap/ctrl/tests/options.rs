@@ -61,6 +61,26 @@ fn as_many_options_as_the_kernels_buffer_holds() {
     };
     let fits = list(&mut client, 127);
     assert_eq!(register(&mut client, &all(), fits), Err(Errno::EOPNOTSUPP));
+    // An option of a known kind brings its payload along.
+    let sized = |client: &mut Client, size: u64| {
+        let next = list(client, 99);
+        let last = OptionHeader {
+            nro_next: next,
+            nro_reqtype: NETMAP_REQ_OPT_SYNC_KLOOP_EVENTFDS,
+            nro_size: size,
+            ..OptionHeader::default()
+        };
+        let last = client.memory.put(&last);
+        client.memory.put(&[0_u8; 1000]);
+        last
+    };
+    let fits = sized(&mut client, 904);
+    assert_eq!(register(&mut client, &all(), fits), Err(Errno::EOPNOTSUPP));
+    let too_long = sized(&mut client, 920);
+    assert_eq!(
+        register(&mut client, &all(), too_long),
+        Err(Errno::EMSGSIZE)
+    );
     let one_more = list(&mut client, 128);
     assert_eq!(
         register(&mut client, &all(), one_more),

@@ -1,0 +1,53 @@
+//! A program of ours that opens `/dev/netmap`, with `libvtnetmap.so` in front of
+//! it and `vtnetd -N` behind: this executable itself.
+
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+
+mod own;
+mod port;
+#[path = "../programs/scene.rs"]
+mod scene;
+mod service;
+
+use std::env;
+use std::process::{Command, ExitCode};
+
+use bed::{Error, Process, Result, Test, run_tests};
+
+use scene::{SOON, Scene};
+
+/// The environment variable that says what this executable is to do as a
+/// program that uses netmap.
+const CLIENT: &str = "NETMAP_CLIENT";
+
+fn main() -> ExitCode {
+    let all = own::ALL.into_iter().chain(own::SYSTEM);
+    if let Ok(name) = env::var(CLIENT) {
+        let found = all.chain(own::NAMED).find(|(known, _)| *known == name);
+        found.unwrap().1();
+        return ExitCode::SUCCESS;
+    }
+    let mut tests: Vec<Test> = all
+        .map(|(name, _)| Test::new(name, move || client(name)))
+        .collect();
+    tests.extend(service::tests());
+    run_tests(Ok(()), tests)
+}
+
+/// This executable as a program that uses netmap.
+fn start(scene: &Scene, name: &str) -> Result<Process> {
+    let mut command = Command::new(env::current_exe()?);
+    scene.start_as(name, command.env(CLIENT, name))
+}
+
+/// Runs a program of ours, which fails by panicking.
+fn client(name: &str) -> Result<()> {
+    let scene = Scene::new()?;
+    let mut process = start(&scene, name)?;
+    let status = process.wait(SOON)?;
+    if status.success() {
+        return scene.end();
+    }
+    process.errors.wait_for_end(SOON)?;
+    Err(process.explain(Error::new(status.to_string()), "it failed"))
+}
