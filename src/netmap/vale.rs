@@ -6,6 +6,7 @@
 //! atomics.
 
 mod port;
+mod report;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -116,7 +116,7 @@ impl Control {
             };
             alarmed.map_err(Failure::os("alarm"))?;
             for event in events.iter() {
-                if let Some(signal) = self.on_event(event) {
+                if let Some(signal) = self.on_event(event, switches) {
                     tracing::info!("{signal}: ending");
                     return Ok(());
                 }
@@ -142,14 +142,14 @@ impl Control {
     }
 
     /// Returns a signal that ends the process.
-    fn on_event(&mut self, event: Event) -> Option<Signal> {
+    fn on_event(&mut self, event: Event, switches: &Switches) -> Option<Signal> {
         match event.token {
             SIGNALS => {
                 while let Some(signal) = self.signals.next() {
                     if signal != Signal::SIGUSR1 {
                         return Some(signal);
                     }
-                    self.log_statistics();
+                    self.log_statistics(switches);
                 }
             }
             // It has its turn after each wait.
@@ -179,9 +179,11 @@ impl Control {
         }
     }
 
-    fn log_statistics(&self) {
-        for device in &self.devices {
-            for line in device.statistics().lines() {
+    fn log_statistics(&self, switches: &Switches) {
+        let devices = self.devices.iter().map(|device| device.statistics());
+        let switches = switches.all().into_iter().map(|switch| switch.report());
+        for text in devices.chain(switches) {
+            for line in text.lines() {
                 tracing::info!(target: log::ASKED, "{line}");
             }
         }
