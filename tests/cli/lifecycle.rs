@@ -133,6 +133,7 @@ fn statistics_are_logged_on_demand() {
         running.signal(Signal::SIGUSR1);
         let line = running.until("web/vale0:vm1 tx0");
         assert!(line.contains("frames=0"), "{line}");
+        running.until("vale0:vm1 in=0 in_bytes=0");
     }
     running.signal(Signal::SIGTERM);
     assert_eq!(running.end().0, Some(0));
