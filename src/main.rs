@@ -15,7 +15,7 @@ use vtnetd::netmap::register::Netmap;
 use vtnetd::netmap::service::Service;
 use vtnetd::netmap::vale::Switches;
 use vtnetd::process::{
-    Control, Exit, Failure, close_others, confine_and_start_workers, inherited, log,
+    Control, Exit, Failure, close_others, confine_and_start_threads, inherited, log,
 };
 use vtnetd::sandbox::User;
 use vtnetd::sandbox::opener::Opener;
@@ -64,7 +64,8 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let mut control = Control::new()?;
     let switches = Arc::new(Switches::default());
 
-    let workers = Arc::new(confine_and_start_workers(config, user.as_ref())?);
+    let threads = confine_and_start_threads(config, user.as_ref(), &opener)?;
+    let workers = threads.workers;
     // From here on only the opener opens anything.
 
     for (index, (spec, socket)) in config.devices.iter().zip(inherited).enumerate() {
@@ -74,7 +75,10 @@ fn serve(config: &Config) -> Result<(), Failure> {
         control.add(device, endpoint)?;
     }
     if config.service.is_some() {
-        let core = Netmap::new(Arc::clone(&switches), RegionConfig::global());
+        let mut core = Netmap::new(Arc::clone(&switches), RegionConfig::global());
+        if let Some(interfaces) = threads.interfaces {
+            core = core.with_devices(interfaces);
+        }
         let socket = opener.listen_service()?;
         let service = Service::new(Arc::new(core), Arc::clone(&workers), socket);
         control.set_service(service.map_err(Failure::os("netmap service"))?)?;

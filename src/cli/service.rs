@@ -5,16 +5,25 @@ use std::path::PathBuf;
 
 use super::device::socket_path;
 use super::error::{Blame, UsageError};
+use crate::netmap::name::PortName;
 
 /// Keys, what their values look like, and what they are for.
-const KEYS: [(&str, &str, &str); 2] = [
+const KEYS: [(&str, &str, &str); 3] = [
     (
         "mode",
         "OCTAL",
         "permissions of the socket; 0600 when left out",
     ),
     ("group", "NAME", "group of the socket"),
+    (
+        "interface",
+        "IF",
+        "an interface of the host that clients may have; once for each",
+    ),
 ];
+
+/// The key that may be given again.
+const INTERFACE: &str = "interface";
 
 /// Who may connect when nothing is said: whoever runs vtnetd.
 const MODE: u32 = 0o600;
@@ -28,6 +37,8 @@ pub struct ServiceSpec {
     pub mode: u32,
     /// `group=`: its group, by name or number, if not that of the process.
     pub group: Option<String>,
+    /// `interface=`: the interfaces of the host that clients may have.
+    pub interfaces: Vec<String>,
 }
 
 /// The part of `-h` that is about the service.
@@ -56,6 +67,7 @@ impl ServiceSpec {
             path: socket_path(path, path)?,
             mode: MODE,
             group: None,
+            interfaces: Vec::new(),
         };
         let names = || KEYS.map(|(key, ..)| format!("{key}=")).join(", ");
         let mut seen = Vec::new();
@@ -72,7 +84,7 @@ impl ServiceSpec {
             if value.is_empty() {
                 return Err(item.blame("the value is empty", format!("write {key}={form}")));
             }
-            if seen.contains(&key) {
+            if key != INTERFACE && seen.contains(&key) {
                 return Err(item.blame(
                     format!("{key}= is given more than once"),
                     "leave all but one out",
@@ -81,10 +93,32 @@ impl ServiceSpec {
             seen.push(key);
             match key {
                 "mode" => spec.mode = mode(item, value)?,
+                INTERFACE => {
+                    let name = interface(item, value)?;
+                    if spec.interfaces.contains(&name) {
+                        return Err(
+                            item.blame("the interface is named already", "leave one of them out")
+                        );
+                    }
+                    spec.interfaces.push(name);
+                }
                 _ => spec.group = Some(value.to_owned()),
             }
         }
         Ok(spec)
+    }
+}
+
+/// The name of an interface.
+fn interface(item: &str, value: &str) -> Result<String, UsageError> {
+    match PortName::parse(value) {
+        Ok(PortName::Host(name)) if !name.contains(['/', ' ', ':']) && !name.starts_with('.') => {
+            Ok(name.to_owned())
+        }
+        _ => Err(item.blame(
+            "not the name of an interface",
+            "write interface=eth0, for example",
+        )),
     }
 }
 

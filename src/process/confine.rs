@@ -1,17 +1,33 @@
 //! What the process gives up before it serves, and the threads that it has
 //! afterwards.
 
+use std::sync::Arc;
+
 use super::Failure;
 use crate::cli::Config;
+use crate::netmap::device::Devices;
+use crate::sandbox::opener::Opener;
 use crate::sandbox::{Sandbox, Use, User};
 use crate::worker::Workers;
 
-/// Becomes `user` and puts the sandbox on; the workers are started inside of
-/// its first half, and no thread is after them.
+/// The threads that a process serves with.
+pub struct Threads {
+    /// Those of devices and clients.
+    pub workers: Arc<Workers>,
+    /// Those of interfaces of the host, if clients may have any.
+    pub interfaces: Option<Arc<Devices>>,
+}
+
+/// Becomes `user` and puts the sandbox on; the threads are started inside of
+/// its first half, and none is after them.
 ///
 /// # Errors
 /// The system refuses one of it.
-pub fn confine_and_start_workers(config: &Config, user: Option<&User>) -> Result<Workers, Failure> {
+pub fn confine_and_start_threads(
+    config: &Config,
+    user: Option<&User>,
+    opener: &Opener,
+) -> Result<Threads, Failure> {
     let pairs = config
         .devices
         .iter()
@@ -29,6 +45,13 @@ pub fn confine_and_start_workers(config: &Config, user: Option<&User>) -> Result
     }
     let sandbox = config.sandbox.then(Sandbox::confine).transpose()?;
     let workers = Workers::start(count).map_err(Failure::os("worker threads"))?;
+    let wanted = config.service.as_ref();
+    let wanted = wanted.is_some_and(|service| !service.interfaces.is_empty());
+    let interfaces = wanted.then(|| Devices::new(opener.interfaces(config)));
+    let interfaces = interfaces.transpose().map_err(Failure::os("threads"))?;
     sandbox.map(|sandbox| sandbox.seal(use_of)).transpose()?;
-    Ok(workers)
+    Ok(Threads {
+        workers: Arc::new(workers),
+        interfaces,
+    })
 }

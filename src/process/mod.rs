@@ -8,7 +8,7 @@ mod inherited;
 pub mod log;
 mod pid_file;
 
-pub use confine::confine_and_start_workers;
+pub use confine::{Threads, confine_and_start_threads};
 pub use control::Control;
 pub use failure::{Exit, Failure};
 pub use inherited::{InheritError, close_others, inherited};

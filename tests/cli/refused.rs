@@ -419,6 +419,27 @@ const LINES: &[(&[&str], &str, &str)] = &[
     (&["-N", "/s,mode=01777"], "mode=01777", "write mode=0660"),
     (&["-N", "/s,mode=0600,mode=0660"], "mode=0660", ONCE),
     (&["-N", "/s,group="], "group=", "write group=NAME"),
+    (&["-N", "/s,interface="], "interface=", "write interface=IF"),
+    (
+        &["-N", "/s,interface=vale0:a"],
+        "interface=vale0:a",
+        "write interface=eth0",
+    ),
+    (
+        &["-N", "/s,interface=eth0{1"],
+        "interface=eth0{1",
+        "write interface=eth0",
+    ),
+    (
+        &["-N", "/s,interface=../eth0"],
+        "interface=../eth0",
+        "write interface=eth0",
+    ),
+    (
+        &["-N", "/s,interface=a,interface=b,interface=a"],
+        "interface=a",
+        "leave one of them out",
+    ),
     (
         &["-N", "/nowhere/vm1.sock", "-s", DEVICE],
         "-N /nowhere/vm1.sock",

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
@@ -130,18 +130,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pollers {
+    /// Starts them, and waits until each is where it stays: the sandbox lets
+    /// nobody move.
+    ///
     /// # Errors
     /// The system gives no threads.
     pub(super) fn start() -> io::Result<Self> {
+        let (there, arrived) = mpsc::channel::<()>();
         let ours = sched_getaffinity(Pid::from_raw(0))?;
         let mut pollers = Self(Vec::new());
         for processor in (0..CpuSet::count()).filter(|at| ours.is_set(*at) == Ok(true)) {
             let work = Arc::<Work>::default();
             let run = Arc::clone(&work);
+            let there = there.clone();
             let thread = thread::Builder::new()
                 .name(format!("polling{processor}"))
                 .spawn(move || {
                     stay_on(processor);
+                    drop(there);
                     run.run();
                 })?;
             pollers.0.push(Poller {
@@ -150,6 +156,9 @@ impl Pollers {
                 thread: Some(thread),
             });
         }
+        drop(there);
+        // Nothing is ever sent: this is the last of them to be dropped.
+        let _ = arrived.recv();
         Ok(pollers)
     }
 

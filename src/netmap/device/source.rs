@@ -27,6 +27,11 @@ impl DeviceError {
         }
     }
 
+    /// What helps.
+    pub fn cure(&self) -> &str {
+        &self.cure
+    }
+
     /// What the system said.
     pub fn errno(&self) -> Errno {
         self.errno

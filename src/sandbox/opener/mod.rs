@@ -11,6 +11,7 @@
 //! that it has made: sockets and the pid file.
 
 mod client;
+mod interfaces;
 mod packets;
 mod protocol;
 mod server;
@@ -36,8 +37,10 @@ use crate::backend::host::{Host, Opened, Operation};
 use crate::cli::Config;
 use crate::event::SIGNALS;
 use crate::frontend::vhost_user::Connect;
+use crate::netmap::device::Interfaces;
 use crate::process::{Exit, Failure};
 use crate::sandbox::{Role, User, limit};
+use interfaces::RemoteInterfaces;
 use packets::Packets;
 use protocol::{ABSENT, ANSWER, Answer, Index, Refusal, Request, decode};
 use server::Server;
@@ -122,6 +125,16 @@ impl Opener {
     /// The name cannot be had, or not for that group.
     pub fn listen_service(&self) -> Result<OwnedFd, Failure> {
         Ok(self.0.ask(Request::ListenService).and_then(only)?)
+    }
+
+    /// The interfaces of the host that the configuration lets clients of the
+    /// netmap service have.
+    pub fn interfaces(&self, config: &Config) -> Arc<dyn Interfaces> {
+        let service = config.service.as_ref();
+        Arc::new(RemoteInterfaces {
+            link: Arc::clone(&self.0),
+            names: service.map_or(Vec::new(), |service| service.interfaces.clone()),
+        })
     }
 
     /// What connects `device` to its front end, which is said to be at `path`.

@@ -26,6 +26,11 @@ pub(super) enum Request {
     Operate(Index, Operation),
     /// A socket that listens where clients of the netmap service connect.
     ListenService,
+    /// Whether an interface is there that clients of the service may have.
+    LookAtInterface(Index),
+    /// Such an interface, open; for a switch it receives what is for others,
+    /// too.
+    OpenInterface(Index, bool),
 }
 
 impl Request {
@@ -42,6 +47,8 @@ impl Request {
             Self::Operate(device, Operation::SetFeatures(features)) => (6, device, features),
             Self::Operate(device, Operation::SetHeaderLen(len)) => (7, device, u64::from(len)),
             Self::ListenService => (8, 0, 0),
+            Self::LookAtInterface(interface) => (9, interface, 0),
+            Self::OpenInterface(interface, switch) => (10, interface, switch.into()),
         };
         let mut bytes = [0; Self::LEN];
         bytes[..4].copy_from_slice(&kind.to_ne_bytes());
@@ -68,6 +75,8 @@ impl Request {
                 Self::Operate(device, Operation::SetHeaderLen(len))
             }
             (8, 0, 0) => Self::ListenService,
+            (9, _, 0) => Self::LookAtInterface(device),
+            (10, _, 0 | 1) => Self::OpenInterface(device, number == 1),
             _ => return None,
         })
     }
@@ -185,6 +194,9 @@ mod tests {
             Just(Request::ClaimPidFile),
             Just(Request::PublishPidFile),
             Just(Request::ListenService),
+            any::<u32>().prop_map(Request::LookAtInterface),
+            any::<(u32, bool)>()
+                .prop_map(|(interface, switch)| Request::OpenInterface(interface, switch)),
             any::<u32>().prop_map(Request::Listen),
             any::<u32>().prop_map(Request::Connect),
             any::<u32>().prop_map(Request::Open),

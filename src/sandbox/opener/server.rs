@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
+use super::interfaces;
 use super::packets::Packets;
 use super::protocol::{ABSENT, ANSWER, Answer, Index, Refusal, Request, encode};
 use super::sockets::{self, Access, SocketFile};
@@ -121,6 +122,12 @@ impl<'c> Server<'c> {
             Request::Open(device) => self.device(device)?.open(),
             Request::Operate(device, operation) => self.device(device)?.operate(operation),
             Request::ListenService => self.listen_service(),
+            Request::LookAtInterface(place) => interfaces::look(self.config, place)
+                .unwrap_or_else(|| Err(forbidden("an interface"))),
+            Request::OpenInterface(place, promiscuous) => {
+                interfaces::open(self.config, place, promiscuous)
+                    .unwrap_or_else(|| Err(forbidden("an interface")))
+            }
         }
     }
 

@@ -205,6 +205,10 @@ fn what_is_not_in_the_configuration_is_refused() {
         Request::Connect(3),
         Request::Open(u32::MAX),
         Request::Operate(3, features),
+        // There is no service, so no interface is its.
+        Request::LookAtInterface(0),
+        Request::OpenInterface(0, false),
+        Request::OpenInterface(u32::MAX, true),
         // There is, and it is another kind.
         Request::Listen(0),
         Request::Listen(1),
@@ -319,4 +323,37 @@ proptest! {
         bed.end();
         prop_assert!(bed.directory.names().is_empty());
     }
+}
+
+#[test]
+fn interfaces_that_the_service_names_and_no_others() {
+    let Ok(Command::Run(config)) = parse(["-N", "/s,interface=lo,interface=nobody0"]) else {
+        panic!("a right command line");
+    };
+    let (ours, theirs) = Packets::pair().unwrap();
+    let served = config.clone();
+    let thread = std::thread::spawn(move || {
+        let (end, _process) = nix::unistd::pipe().unwrap();
+        Server::new(&served, None, 4711).serve(&theirs, Some(end.as_fd()));
+    });
+    let opener = Opener(Arc::new(Link(Mutex::new(ours))));
+    let interfaces = opener.interfaces(&config);
+    let absent = |name| interfaces.open(name, false).err().unwrap().errno();
+    for name in ["nobody0", "nobody1"] {
+        assert_eq!(interfaces.look(name), Ok(None), "{name}");
+        assert_ne!(absent(name), Errno::EPERM, "{name}");
+    }
+    for place in [2, u32::MAX] {
+        assert!(refused(opener.0.ask(Request::LookAtInterface(place))));
+        assert!(refused(opener.0.ask(Request::OpenInterface(place, false))));
+    }
+    assert!(
+        interfaces
+            .look("nobody2")
+            .is_ok_and(|facts| facts.is_none())
+    );
+    #[cfg(target_os = "linux")]
+    assert!(interfaces.look("lo").is_ok_and(|facts| facts.is_some()));
+    drop((interfaces, opener));
+    thread.join().unwrap();
 }
