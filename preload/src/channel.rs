@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use vtnetd::netmap::abi::nmreq::{NETMAP_REQ_SYNC_KLOOP_START, NETMAP_REQ_SYNC_KLOOP_STOP};
 use vtnetd::netmap::ctrl::{ClientMemory, Fault};
 use vtnetd::netmap::port::Direction;
-use vtnetd::netmap::service::gather::gather;
+use vtnetd::netmap::service::gather::{external_memory, gather, request_kind};
 use vtnetd::netmap::service::wire::page::{Client, Operation, Outcome};
 use vtnetd::netmap::service::wire::socket::{
     bell_pair, channel_pair, quiet, receive_message, ring, send_message,
@@ -15,8 +16,8 @@ use vtnetd::netmap::service::wire::socket::{
 use vtnetd::netmap::service::wire::{Answer, MESSAGE_MAX, Request, VERSION};
 
 use crate::descriptors::{self, OWN, changes_of};
-use crate::memory;
 use crate::real::POLL;
+use crate::{external, looping, memory};
 
 /// Our own descriptors have numbers from here on where that can be had: low
 /// ones are the program's, which may count on getting the lowest that is free.
@@ -25,6 +26,16 @@ const FIRST_NUMBER: RawFd = 200;
 const LOOKS: u32 = 64;
 /// Times that the processor is given up before the bell is waited for.
 const YIELDS: u32 = 16;
+
+/// The same file under a number that is not in the program's way, if there is
+/// one.
+pub(crate) fn move_up(fd: OwnedFd) -> OwnedFd {
+    let moved = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_NUMBER));
+    moved.map_or(fd, |moved| {
+        // SAFETY: fcntl(2) has just made it for us.
+        unsafe { OwnedFd::from_raw_fd(moved) }
+    })
+}
 
 /// A descriptor of our own, which the program knows nothing of.
 #[derive(Debug)]
@@ -36,11 +47,7 @@ struct Own {
 
 impl Own {
     fn new(fd: OwnedFd) -> Self {
-        let moved = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST_NUMBER));
-        let fd = moved.map_or(fd, |moved| {
-            // SAFETY: fcntl(2) has just made it for us.
-            unsafe { OwnedFd::from_raw_fd(moved) }
-        });
+        let fd = move_up(fd);
         OWN.insert(fd.as_raw_fd());
         Self {
             changes: changes_of(fd.as_raw_fd()),
@@ -145,16 +152,25 @@ impl Channel {
     /// # Errors
     /// The service's; `EFAULT`; `ENXIO`: it is gone.
     pub(crate) fn ioctl(&mut self, command: u64, argument: u64) -> Result<(), Errno> {
+        let external = external_memory(command, argument, &mut OwnMemory);
+        let object = external.and_then(|memory| external::object(memory.start, memory.bytes));
+        let segments = gather(command, argument, &mut OwnMemory);
+        let kind = request_kind(command, &segments);
         let request = Request::Ioctl {
             command,
             argument,
-            segments: gather(command, argument, &mut OwnMemory),
+            segments,
         };
-        let (answer, _) = self.ask(&request)?;
+        let (answer, handed) = self.ask(&request, object.as_ref())?;
         for write in &answer.writes {
             memory::copy_out(write.address, &write.data)?;
         }
-        check(&answer)
+        check(&answer)?;
+        match (kind, handed) {
+            (Some(NETMAP_REQ_SYNC_KLOOP_START), Some(socket)) => looping::start(self, socket),
+            (Some(NETMAP_REQ_SYNC_KLOOP_STOP), Some(end)) => looping::stop(end),
+            _ => Ok(()),
+        }
     }
 
     /// What mmap(2) maps, and its size in bytes.
@@ -162,14 +178,19 @@ impl Channel {
     /// # Errors
     /// `ENXIO`: nothing is bound, or the service is gone.
     pub(crate) fn memory(&mut self) -> Result<(OwnedFd, u64), Errno> {
-        let (answer, fd) = self.ask(&Request::Map)?;
+        let (answer, fd) = self.ask(&Request::Map, None)?;
         check(&answer)?;
         Ok((fd.ok_or(Errno::EPROTO)?, answer.value))
     }
 
-    fn ask(&mut self, request: &Request) -> Result<(Answer, Option<OwnedFd>), Errno> {
+    fn ask(
+        &mut self,
+        request: &Request,
+        object: Option<&OwnedFd>,
+    ) -> Result<(Answer, Option<OwnedFd>), Errno> {
         let request = request.encode().map_err(|_| Errno::EMSGSIZE)?;
-        send(self.socket.fd()?, &request, &[])?;
+        let object = object.map(AsFd::as_fd);
+        send(self.socket.fd()?, &request, object.as_slice())?;
         receive(self.socket.fd()?)
     }
 
@@ -231,8 +252,27 @@ impl Channel {
         Ok(self.page.ready() != self.seen)
     }
 
+    /// Whether something may have come since this was asked last, or since
+    /// [`poll`](Self::poll).
+    pub(crate) fn has_news(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.seen, self.page.ready());
+        self.seen != before
+    }
+
+    /// The bell.
+    ///
+    /// # Errors
+    /// `ENXIO`: it was closed.
+    pub(crate) fn bell(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.bell.fd()
+    }
+
+    /// Has the service do something, and waits until it has.
+    ///
+    /// # Errors
+    /// `ENXIO`: the service is gone.
     #[inline]
-    fn operate(&mut self, operation: Operation) -> Result<Outcome, Errno> {
+    pub(crate) fn operate(&mut self, operation: Operation) -> Result<Outcome, Errno> {
         if self.page.ask(operation) {
             ring(self.bell.fd()?);
         }

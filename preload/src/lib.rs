@@ -18,6 +18,8 @@
 //! | `cache` | the channels of a thread |
 //! | `descriptors` | what is known of descriptors without asking the system |
 //! | `memory` | the program's memory, as a request names it |
+//! | `external`, `mappings` | memory of the program's that becomes a region |
+//! | `looping` | sync loops |
 //! | `files` | ioctl(2), mmap(2), close(2) |
 //! | `waiting`, `polling` | poll(2), select(2) |
 //! | `registered`, `epoll` or `kevents` | epoll(7), kqueue(2) |
@@ -30,9 +32,12 @@ mod edge;
 #[cfg(target_os = "linux")]
 mod epoll;
 pub mod exports;
+mod external;
 mod files;
 #[cfg(target_os = "freebsd")]
 mod kevents;
+mod looping;
+mod mappings;
 mod memory;
 mod polling;
 mod real;
@@ -41,18 +46,21 @@ mod waiting;
 
 /// What is called when the object is loaded, and around fork(2).
 mod hooks {
-    use crate::{descriptors, real, registered};
+    use crate::{descriptors, external, real, registered};
 
     extern "C" fn before() {
         registered::hold();
+        external::hold();
     }
 
     extern "C" fn after() {
         registered::release();
+        external::release();
     }
 
     extern "C" fn in_child() {
         registered::release();
+        external::release();
         descriptors::forked();
     }
 

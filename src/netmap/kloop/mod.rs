@@ -66,7 +66,10 @@ pub trait Rings {
 
     /// Becomes readable, between [`sleep`](Self::sleep) and
     /// [`wake`](Self::wake), when something comes.
-    fn fd(&self) -> BorrowedFd<'_>;
+    ///
+    /// # Errors
+    /// The rings are gone.
+    fn fd(&self) -> Result<BorrowedFd<'_>, Errno>;
 }
 
 /// Runs a loop until it is to end. `entries` are those that the job names.
@@ -82,7 +85,7 @@ pub trait Rings {
 /// others: the rings are gone.
 pub fn run(running: &Running, entries: &Entries<'_>, rings: &mut impl Rings) -> Result<(), Errno> {
     let job = running.job();
-    let sleeper = Sleeper::new(running, rings.fd())?;
+    let sleeper = Sleeper::new(running, rings.fd()?)?;
     let mut own: Vec<LoopRing<'_>> = [Direction::Tx, Direction::Rx]
         .into_iter()
         .flat_map(|way| (0..job.plan.rings(way)).map(move |index| (way, index)))

@@ -250,12 +250,12 @@ impl Rings for InProcess<'_> {
     }
 
     fn wake(&mut self) -> Result<bool, Errno> {
-        let mut fds = [PollFd::new(self.fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(self.fd()?, PollFlags::POLLIN)];
         Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.0.registration().unwrap().fd()
+    fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
+        Ok(self.0.registration().unwrap().fd())
     }
 }
 

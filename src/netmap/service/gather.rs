@@ -7,10 +7,13 @@
 use super::wire::Segment;
 use crate::netmap::abi::NM_PIPE_MAXRINGS;
 use crate::netmap::abi::legacy::{CONFIG_SIZE, LegacyRequest, NIOCCONFIG, NIOCGINFO, NIOCREGIF};
-use crate::netmap::abi::nmreq::{NIOCCTRL, RequestHeader};
-use crate::netmap::abi::option::{AppToKernel, KernelToApp, NETMAP_REQ_OPT_CSB, SharedBlock};
+use crate::netmap::abi::nmreq::{NETMAP_REQ_REGISTER, NIOCCTRL, RequestHeader};
+use crate::netmap::abi::option::{
+    AppToKernel, ExternalMemory, KernelToApp, NETMAP_REQ_OPT_CSB, NETMAP_REQ_OPT_EXTMEM,
+    SharedBlock,
+};
 use crate::netmap::ctrl::{ClientMemory, Fault, Message};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Most rings of a registration, both ways.
 const RINGS: u64 = 2 * NM_PIPE_MAXRINGS as u64;
@@ -44,6 +47,48 @@ pub fn gather(command: u64, argument: u64, memory: &mut dyn ClientMemory) -> Vec
         _ => {}
     }
     recorder.segments
+}
+
+/// Memory of the client's that a region is to lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct External {
+    /// Where it begins.
+    pub start: u64,
+    /// How long it is, in bytes.
+    pub bytes: u64,
+}
+
+/// The memory that an ioctl(2) with this command and argument wants a region in
+/// (`NETMAP_REQ_OPT_EXTMEM`): its object is to go along.
+pub fn external_memory(
+    command: u64,
+    argument: u64,
+    memory: &mut dyn ClientMemory,
+) -> Option<External> {
+    let mut header = RequestHeader::new_zeroed();
+    if command != NIOCCTRL || memory.copy_in(argument, header.as_mut_bytes()).is_err() {
+        return None;
+    }
+    if header.nr_reqtype != NETMAP_REQ_REGISTER {
+        return None;
+    }
+    let mut recorder = Recorder {
+        memory,
+        segments: Vec::new(),
+    };
+    let message = Message::copy_in(&header, &mut recorder).ok()?;
+    let option: ExternalMemory = message.option(NETMAP_REQ_OPT_EXTMEM)?;
+    Some(External {
+        start: option.nro_usrptr,
+        bytes: option.nro_info.nr_memsize,
+    })
+}
+
+/// Which control request these segments of [`gather`] are.
+pub fn request_kind(command: u64, segments: &[Segment]) -> Option<u16> {
+    let first = segments.first().filter(|_| command == NIOCCTRL)?;
+    let (header, _) = RequestHeader::read_from_prefix(&first.data).ok()?;
+    Some(header.nr_reqtype)
 }
 
 /// Reads, and keeps what was read.
