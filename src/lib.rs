@@ -26,6 +26,7 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+mod c_text;
 pub mod cli;
 pub mod device;
 pub mod driver;

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::Link;
-use crate::ffi;
+use crate::{c_text, ffi};
 
 /// The node itself, as messages to it are addressed.
 const OURSELVES: &CStr = c".";
@@ -152,27 +152,9 @@ impl Node {
     }
 }
 
-/// `text` as C has it in a structure: never cut off.
+/// `text` as a field of a structure.
 fn text<const N: usize>(text: &str) -> Result<[c_char; N], Errno> {
     let mut array = [0; N];
-    if text.len() >= N || text.contains('\0') {
-        return Err(Errno::ENAMETOOLONG);
-    }
-    for (to, from) in array.iter_mut().zip(text.bytes()) {
-        *to = c_char::from_ne_bytes([from]);
-    }
+    c_text::put(&mut array, text)?;
     Ok(array)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_cut_off() {
-        assert_eq!(text::<4>("abc"), Ok([97, 98, 99, 0]));
-        assert_eq!(text::<4>(""), Ok([0; 4]));
-        assert_eq!(text::<4>("abcd"), Err(Errno::ENAMETOOLONG));
-        assert_eq!(text::<4>("a\0"), Err(Errno::ENAMETOOLONG));
-    }
 }

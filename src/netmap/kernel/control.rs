@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use crate::ffi;
 use crate::netmap::port::HeaderLen;
 use crate::netmap::register::{Request, RingMode};
+use crate::{c_text, ffi};
 
 /// The path of the device.
 pub const PATH: &str = "/dev/netmap";
@@ -120,13 +120,7 @@ impl Device {
             nr_body: std::ptr::from_mut(body) as u64,
             ..Default::default()
         };
-        let room = header.nr_name.len();
-        if name.len() >= room || name.contains('\0') {
-            return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
-        }
-        for (to, from) in header.nr_name.iter_mut().zip(name.bytes()) {
-            *to = std::ffi::c_char::from_ne_bytes([from]);
-        }
+        c_text::put(&mut header.nr_name, name)?;
         // SAFETY: the request is a header whose body, which `T` says is that of
         // a request, is writable and outlives the call.
         let done = unsafe { libc::ioctl(self.0.as_raw_fd(), ffi::NIOCCTRL, &raw mut header) };

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use crate::ffi;
+use crate::{c_text, ffi};
 
 /// An interface of the host (ifnet(9)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +27,7 @@ pub fn interface(name: &str) -> io::Result<Interface> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
     let ask = |request: u64| {
         let mut answer = ffi::ifreq::default();
-        // One byte less than there is: a NUL stays.
-        let room = answer.ifr_name.len() - 1;
-        if name.len() > room {
-            return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
-        }
-        for (to, from) in answer.ifr_name.iter_mut().zip(name.bytes()) {
-            *to = std::ffi::c_char::from_ne_bytes([from]);
-        }
+        c_text::put(&mut answer.ifr_name, name)?;
         // SAFETY: both requests read and write an ifreq.
         match unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut answer) } {
             -1 => Err(io::Error::last_os_error()),

@@ -1,12 +1,11 @@
 //! The requests of tap(4) and netintro(4) that are made here.
 
-use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use crate::ffi;
+use crate::{c_text, ffi};
 
 mod raw {
     use crate::ffi;
@@ -33,21 +32,12 @@ fn about(name: &str) -> Result<ffi::ifreq, Errno> {
     Ok(request)
 }
 
-/// Writes `name` with a NUL behind it.
-fn fill(into: &mut [libc::c_char], name: &str) -> Result<(), Errno> {
-    if name.is_empty() || name.len() >= into.len() || name.contains(['\0', '/']) {
+/// Writes the name of an interface into `field`.
+fn fill(field: &mut [libc::c_char], name: &str) -> Result<(), Errno> {
+    if name.is_empty() || name.contains('/') {
         return Err(Errno::EINVAL);
     }
-    for (to, from) in into.iter_mut().zip(name.bytes()) {
-        *to = libc::c_char::from_ne_bytes([from]);
-    }
-    Ok(())
-}
-
-fn name_of(field: &[libc::c_char]) -> String {
-    let bytes: Vec<u8> = field.iter().map(|c| c.to_ne_bytes()[0]).collect();
-    let name = CStr::from_bytes_until_nul(&bytes).unwrap_or_default();
-    name.to_string_lossy().into_owned()
+    c_text::put(field, name)
 }
 
 /// Sets how many bytes of virtio-net header are before each frame.
@@ -67,7 +57,7 @@ pub(super) fn name(tap: BorrowedFd<'_>) -> Result<String, Errno> {
     let mut request = ffi::ifreq::default();
     // SAFETY: the request is a whole ifreq that outlives the call.
     unsafe { raw::tap_name(tap.as_raw_fd(), &mut request) }?;
-    Ok(name_of(&request.ifr_name))
+    Ok(c_text::get(&request.ifr_name))
 }
 
 /// A socket to ask about interfaces with.
@@ -104,7 +94,7 @@ impl Control {
         let mut request = about(name)?;
         // SAFETY: the request is a whole ifreq that outlives the call.
         unsafe { raw::create(self.0.as_raw_fd(), &mut request) }?;
-        Ok(name_of(&request.ifr_name))
+        Ok(c_text::get(&request.ifr_name))
     }
 
     pub(super) fn destroy(&self, name: &str) -> Result<(), Errno> {
@@ -174,7 +164,7 @@ impl Control {
         Ok(found.iter().take(count).any(|group| {
             // SAFETY: the kernel has written the name of a group there, and all
             // of it is initialised.
-            let group = name_of(unsafe { &group.ifgrq_ifgrqu.ifgrqu_group });
+            let group = c_text::get(unsafe { &group.ifgrq_ifgrqu.ifgrqu_group });
             groups.contains(&group.as_str())
         }))
     }

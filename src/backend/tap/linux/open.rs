@@ -1,6 +1,5 @@
 //! Opening a tap: what needs a privilege, or names an interface.
 
-use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,6 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use super::super::OpenError;
 use super::super::host::{Interface, Occasion};
 use super::{empty_request, set_offloads, with_flags};
+use crate::c_text;
 use crate::virtio::net_header;
 
 /// What makes interfaces.
@@ -177,13 +177,7 @@ fn mtu(control: BorrowedFd<'_>, mut request: libc::ifreq) -> Result<usize, Errno
 
 /// A request about the interface `name`, if that can be one's name.
 fn request(name: &str) -> Option<libc::ifreq> {
-    let name = CString::new(name).ok()?.into_bytes_with_nul();
     let mut request = empty_request();
-    if name.len() < 2 || name.len() > request.ifr_name.len() {
-        return None;
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name) {
-        *to = libc::c_char::from_ne_bytes([from]);
-    }
-    Some(request)
+    c_text::put(&mut request.ifr_name, name).ok()?;
+    (!name.is_empty()).then_some(request)
 }
