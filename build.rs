@@ -16,33 +16,24 @@ const NUMBER: &str = "vtnetd_number_";
 /// Structures that the back ends and the opener fill or read.
 const TYPES: &[&str] = &[
     "netmap_(if|ring|slot)",
-    "nmreq(_header|_register|_port_hdr|_port_info_get|_vale_newif)?",
+    "nmreq_(header|register|port_hdr)",
     "nm_desc",
     "ifreq|ifgroupreq|ifg_req",
-    "tuninfo",
-    "ng_mesg",
-    "ngm_(connect|mkpeer|name|rmhook)",
-    "nodeinfo|linkinfo|hooklist|namelist|typelist",
-    "sockaddr_ng",
-    "cap_rights(_t)?",
+    "ng_mesg|ngm_connect|nodeinfo",
 ];
 
-const FUNCTIONS: &[&str] = &[
-    "vtnetd_.*",
-    "Ng(MkSockNode|NameNode|SendMsg|RecvMsg|AllocRecvMsg|SetErrLog)",
-    "cap_(enter|getmode|sandboxed)",
-    "cap_(rights|ioctls|fcntls)_(limit|get)",
-    "__cap_rights_(init|get)",
-    "cap_rights_(is_valid|contains)",
-];
+const FUNCTIONS: &[&str] = &["vtnetd_.*", "Ng(MkSockNode|SendMsg|RecvMsg)"];
 
+/// Numbers; of an enum that one of them is in, all come. What capsicum(4) has
+/// is the business of the crate of that name.
 const CONSTANTS: &[&str] = &[
     "vtnetd_number_.*",
-    "NETMAP_(API|MIN_API|MAX_API|REQ_.*|RING_MASK|DEVICE_NAME)",
-    "NR_.*|NS_.*|NI_PRIV_MEM",
-    "IFCAP_.*|IFF_.*|IFNAMSIZ|TAPMRU|TUNMRU",
-    "NG_.*|NGF_.*|NGM_.*",
-    "CAP_FCNTL_.*|CAP_RIGHTS_VERSION.*",
+    "NETMAP_(API|REQ_REGISTER|REQ_PORT_HDR_(GET|SET))",
+    "NR_(ACCEPT_VNET_HDR|NO_TX_POLL|REG_.*)",
+    "IFF_PPROMISC|TAPMRU",
+    "NG_(HOOK|NODE|PATH)SIZ",
+    "NGF_RESP|NGM_(GENERIC|SOCKET)_COOKIE",
+    "NGM_(CONNECT|NODEINFO|SHUTDOWN|SOCK_CMD_NOLINGER)",
 ];
 
 /// Headers, by the beginnings of their names, and the package of FreeBSD's

@@ -26,12 +26,6 @@ vtnetd_nm_close(struct nm_desc *desc)
 	return (nm_close(desc));
 }
 
-struct netmap_if *
-vtnetd_netmap_if(void *memory, uint64_t offset)
-{
-	return (NETMAP_IF(memory, offset));
-}
-
 struct netmap_ring *
 vtnetd_netmap_txring(struct netmap_if *port, uint32_t index)
 {

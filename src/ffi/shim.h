@@ -15,8 +15,6 @@ struct nm_desc *vtnetd_nm_open(const char *name);
 /* Unmaps, closes and frees. */
 int vtnetd_nm_close(struct nm_desc *desc);
 
-/* The registered port's description, at offset bytes in the mapping. */
-struct netmap_if *vtnetd_netmap_if(void *memory, uint64_t offset);
 /* A ring; host rings follow those of the port. */
 struct netmap_ring *vtnetd_netmap_txring(struct netmap_if *port, uint32_t index);
 struct netmap_ring *vtnetd_netmap_rxring(struct netmap_if *port, uint32_t index);
