@@ -16,6 +16,7 @@ use vtnetd::netmap::service::Service;
 use vtnetd::netmap::vale::Switches;
 use vtnetd::process::{
     Control, Exit, Failure, close_others, confine_and_start_threads, inherited, log,
+    raise_open_files,
 };
 use vtnetd::sandbox::User;
 use vtnetd::sandbox::opener::Opener;
@@ -53,6 +54,9 @@ fn serve(config: &Config) -> Result<(), Failure> {
     // SAFETY: until here nothing was opened, or it was closed again.
     if let Err(errno) = unsafe { close_others(inherited.iter().flatten()) } {
         tracing::warn!("inherited descriptors that nobody named stay open: {errno}");
+    }
+    if let Err(errno) = raise_open_files() {
+        tracing::warn!("the limit of open files stays what it is: {errno}");
     }
     // Some of that is to be seen in the file system only.
     let privileged: Vec<bool> = config.devices.iter().map(has_host_side).collect();

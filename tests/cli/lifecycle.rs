@@ -120,6 +120,24 @@ fn a_signal_ends_it_and_nothing_is_left() {
     }
 }
 
+/// Each of them has several descriptors.
+#[test]
+fn many_devices_fit_whatever_the_soft_limit_is() {
+    let scratch = Scratch::new("many");
+    let sockets =
+        (0..40).map(|i| format!("-s virtio-net,none,socket={}", scratch.path(&i.to_string())));
+    let sockets: Vec<String> = sockets.collect();
+    let mut shell = Command::new("sh");
+    let program = vtnetd(&[]).get_program().to_owned();
+    shell.args(["-c", "ulimit -S -n 32 && exec \"$0\" $1"]);
+    shell.arg(program).arg(sockets.join(" "));
+    let mut running = Running::spawn(&mut shell);
+    running.until("ready");
+    assert_eq!(scratch.names().len(), 40);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().0, Some(0));
+}
+
 #[test]
 fn statistics_are_logged_on_demand() {
     let scratch = Scratch::new("statistics");
