@@ -66,6 +66,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
         opener.claim_pid_file()?;
     }
     let mut control = Control::new()?;
+    control.watch_opener(opener.end()?)?;
     let switches = Arc::new(Switches::default());
 
     let threads = confine_and_start_threads(config, user.as_ref(), &opener)?;

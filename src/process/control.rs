@@ -1,6 +1,6 @@
 //! The control thread: sockets, signals, timers, and memory that vanishes.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use crate::virtio::memory;
 const SIGNALS: u64 = 0;
 const FAULTS: u64 = 1;
 const SERVICE: u64 = 2;
-const FRONT_ENDS: u64 = 3;
+const OPENER: u64 = 3;
+const FRONT_ENDS: u64 = 4;
 /// How long an epoch of a switch's address table is; it forgets an address
 /// after [`MAX_AGE`](crate::netmap::mac_table::MAX_AGE) of them, which makes
 /// the five minutes of IEEE 802.1D.
@@ -35,6 +36,8 @@ pub struct Control {
     /// Woken by the SIGBUS handler.
     faults: Waker,
     alarm: Alarm,
+    /// What hangs up when the opener ends; `None` once it has.
+    opener: Option<OwnedFd>,
 }
 
 impl Control {
@@ -61,7 +64,20 @@ impl Control {
             signals,
             faults,
             alarm: Alarm::new().map_err(Failure::os("alarm"))?,
+            opener: None,
         })
+    }
+
+    /// Says so once when the opener ends, at which `end` hangs up.
+    ///
+    /// # Errors
+    /// The system has no memory left.
+    pub fn watch_opener(&mut self, end: OwnedFd) -> Result<(), Failure> {
+        // Its answers make it readable, too, and are for others to read.
+        let watched = self.poller.add(end.as_fd(), OPENER, Interest::READ_EDGE);
+        watched.map_err(Failure::os("event loop"))?;
+        self.opener = Some(end);
+        Ok(())
     }
 
     /// Has `device` driven by whoever comes to `endpoint`: front ends can
@@ -160,6 +176,11 @@ impl Control {
                     front_end.check_memory(&self.poller);
                 }
             }
+            OPENER => {
+                if event.hangup {
+                    self.lose_opener();
+                }
+            }
             token => {
                 let number = usize::try_from((token - FRONT_ENDS) / FrontEnd::TOKENS);
                 let front_end = number.ok().and_then(|at| self.front_ends.get_mut(at));
@@ -169,6 +190,20 @@ impl Control {
             }
         }
         None
+    }
+
+    /// What is open stays open, so guests go on with what they have.
+    fn lose_opener(&mut self) {
+        let Some(end) = self.opener.take() else {
+            return;
+        };
+        if let Err(error) = self.poller.remove(end.as_fd()) {
+            tracing::debug!("event loop: opener: {error}");
+        }
+        tracing::error!(
+            "opener: it has ended: what goes away now stays away, no connection is made to a \
+             front end, and sockets and the pid file will be left behind; restart vtnetd"
+        );
     }
 
     fn check_hosts(&self) {

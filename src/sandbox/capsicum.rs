@@ -62,7 +62,8 @@ fn needs(role: Role) -> Needs {
         Role::EventQueue => (&[Kqueue, Event], &[]),
         Role::Awaited => (&[Read, Event], &[]),
         Role::Waking => (&[Write], &[]),
-        Role::Opener => (&[Read, Write, Shutdown], &[]),
+        Role::Opener => (&[Read, Write, Shutdown, Event], &[]),
+        Role::OpenerEnd => (&[Event], &[]),
         Role::Log => (&[Write, Fstat], &[]),
         Role::Nothing => (&[], &[]),
     };
@@ -133,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    const ROLES: [Role; 15] = [
+    const ROLES: [Role; 16] = [
         Role::Tap,
         Role::InterfaceQuery,
         Role::NetgraphData,
@@ -147,6 +148,7 @@ mod tests {
         Role::Awaited,
         Role::Waking,
         Role::Opener,
+        Role::OpenerEnd,
         Role::Log,
         Role::Nothing,
     ];

@@ -37,6 +37,8 @@ pub enum Role {
     Waking,
     /// The connection with the opener.
     Opener,
+    /// The same, to be told of its end.
+    OpenerEnd,
     /// Standard output and error.
     Log,
     /// Standard input.

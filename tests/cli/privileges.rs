@@ -59,7 +59,8 @@ fn the_opener_ends_with_the_other_one_only() {
     assert_eq!(running.end().0, Some(0));
 }
 
-/// A front end is served on; only what needs opening is not.
+/// A front end is served on; only what needs opening is not, and that is said
+/// once.
 #[test]
 fn the_other_one_goes_on_without_its_opener() {
     let scratch = Scratch::new("alone");
@@ -67,10 +68,20 @@ fn the_other_one_goes_on_without_its_opener() {
     let device = format!("virtio-net,none,socket={socket}");
     let mut running = Running::ready(&["-s", &device]);
     kill(running.opener(), Signal::SIGKILL).unwrap();
-    let _front_end = UnixStream::connect(&socket).unwrap();
-    running.until("front end connected");
+    let said = running.until("opener: it has ended");
+    assert!(said.contains("; restart vtnetd"), "{said}");
+    for _ in 0..2 {
+        let front_end = UnixStream::connect(&socket).unwrap();
+        running.until("front end connected");
+        drop(front_end);
+        running.until("front end disconnected");
+    }
     running.signal(Signal::SIGTERM);
-    assert_eq!(running.end().0, Some(0));
+    let (status, rest) = running.end();
+    assert_eq!(status, Some(0));
+    assert!(!rest.contains("opener"), "{rest}");
+    // Nobody is left who could.
+    assert_eq!(scratch.names(), ["s"]);
 }
 
 #[test]

@@ -8,7 +8,9 @@
 //! The process that was started stays the one that serves, so its number, its
 //! signals and its exit status are what whoever started it expects. The opener
 //! ends when the other one does, however that ends, and then removes the names
-//! that it has made: sockets and the pid file.
+//! that it has made: sockets and the pid file. When it is the opener that ends
+//! first, because somebody killed it, the other one says so and serves on: what
+//! is open stays open, and its guests keep their network.
 
 mod client;
 mod interfaces;
@@ -89,6 +91,18 @@ impl Opener {
                 unsafe { libc::_exit(status) }
             }
         }
+    }
+
+    /// What hangs up when the opener has ended before it was dropped.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn end(&self) -> Result<OwnedFd, Failure> {
+        let packets = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = packets.duplicate();
+        let end = end.map_err(|errno| Failure::os("opener")(errno.into()))?;
+        limit(&end, Role::OpenerEnd).map_err(Failure::os("opener"))?;
+        Ok(end)
     }
 
     /// Makes sure that the pid file can be had.
@@ -315,8 +329,10 @@ impl Drop for Opener {
         let packets = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut end = [0; 1];
         let ended = packets.finish().and_then(|()| packets.receive(&mut end));
-        if let Err(errno) = ended {
-            tracing::warn!("opener: {}", io::Error::from(errno));
+        match ended {
+            // It has ended before, and that was said then.
+            Ok(_) | Err(Errno::EPIPE | Errno::ENOTCONN | Errno::ECONNRESET) => {}
+            Err(errno) => tracing::warn!("opener: {}", io::Error::from(errno)),
         }
     }
 }

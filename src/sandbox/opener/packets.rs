@@ -110,6 +110,12 @@ impl Packets {
         Ok((message.bytes, fds))
     }
 
+    /// Another descriptor of this end.
+    pub(super) fn duplicate(&self) -> Result<OwnedFd, Errno> {
+        let fd = self.0.try_clone();
+        fd.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+    }
+
     /// Says to the other end that nothing more comes.
     pub(super) fn finish(&self) -> Result<(), Errno> {
         shutdown(self.0.as_raw_fd(), Shutdown::Write)
