@@ -33,9 +33,19 @@ impl User {
         })
     }
 
+    /// As it was looked up.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its number.
     pub(super) fn uid(&self) -> Uid {
         self.uid
+    }
+
+    /// Its login group.
+    pub(super) fn group(&self) -> Gid {
+        self.gid
     }
 
     /// Does `work` as this user, of its login group only, and is who it was

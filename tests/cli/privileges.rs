@@ -1,9 +1,10 @@
 //! The two processes: who opens, who serves, and how they end.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 #[cfg(target_os = "linux")]
@@ -191,6 +192,52 @@ fn with_a_user_it_connects_as_that_user() {
     assert_eq!(running.end().0, Some(0));
     // It is root again: nobody could not have removed its socket there.
     assert_eq!(scratch.names(), ["s"]);
+}
+
+/// Whoever is in the user's group is let in by the right umask. Where others
+/// could put something else in the socket's place, nothing is handed over.
+#[test]
+fn with_a_user_sockets_are_that_users() {
+    if !is_root() {
+        return;
+    }
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    for (mode, owner, handed_over) in [
+        (0o755, 0, true),
+        (0o700, 0, true),
+        (0o755, NOBODY, true),
+        (0o1777, 0, true),
+        (0o755, 1, false),
+        (0o775, 0, false),
+    ] {
+        let what = format!("{mode:o} of {owner}");
+        let scratch = Scratch::new("owned");
+        let path = scratch.path("s");
+        let directory = Path::new(&path).parent().unwrap();
+        chown(directory, Some(owner), Some(0)).unwrap();
+        fs::set_permissions(directory, Permissions::from_mode(mode)).unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask 007; exec \"$0\" -u nobody -s \"$1\""]);
+        shell.arg(vtnetd(&[]).get_program());
+        shell.arg(format!("virtio-net,none,socket={path}"));
+        let mut running = Running::spawn(&mut shell);
+        if !handed_over {
+            let said = running.until("stays root's");
+            assert!(said.contains(&path) && said.contains("; have"), "{said}");
+        }
+        running.until("ready");
+        let found = fs::metadata(&path).unwrap();
+        if handed_over {
+            let owners = (found.uid(), found.gid());
+            assert_eq!(owners, (NOBODY, nobody.gid.as_raw()), "{what}");
+        } else {
+            assert_eq!(found.uid(), 0, "{what}");
+        }
+        assert_eq!(found.mode() & 0o777, 0o770, "{what}");
+        running.signal(Signal::SIGTERM);
+        assert_eq!(running.end().0, Some(0));
+        assert_eq!(scratch.names(), [""; 0], "{what}");
+    }
 }
 
 /// Lines of /proc/PID/status, by their names.

@@ -114,7 +114,10 @@ impl<'c> Server<'c> {
         match request {
             Request::ClaimPidFile => self.claim_pid_file(),
             Request::PublishPidFile => self.publish_pid_file(),
-            Request::Listen(device) => self.device(device)?.listen(),
+            Request::Listen(device) => {
+                let user = self.user;
+                self.device(device)?.listen(user)
+            }
             Request::Connect(device) => {
                 let user = self.user;
                 self.device(device)?.connect(user)
@@ -176,14 +179,14 @@ impl<'c> Server<'c> {
 }
 
 impl Kept<'_> {
-    fn listen(&mut self) -> Answer {
+    fn listen(&mut self, user: Option<&User>) -> Answer {
         let SocketSpec::Listen(path) = &self.spec.socket else {
             return Err(forbidden("a listening socket"));
         };
         if self.socket.is_some() {
             return Err(forbidden("a second listening socket"));
         }
-        let (socket, file) = sockets::listen(path).map_err(refusal)?;
+        let (socket, file) = sockets::listen(path, user).map_err(refusal)?;
         self.socket = Some(file);
         handed(socket.into(), Role::Listener)
     }

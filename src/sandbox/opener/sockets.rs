@@ -8,13 +8,16 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, socket};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Group, chown};
+use nix::unistd::{Gid, Group, fchownat};
 
 use crate::frontend::vhost_user::try_connect;
 use crate::sandbox::User;
+
+/// A link is not what was made.
+const NO_FOLLOW: AtFlags = AtFlags::AT_SYMLINK_NOFOLLOW;
 
 /// Why a socket cannot be had under its name.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +64,17 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens at `path`. A socket that a dead process left there is replaced.
-pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
+/// Listens at `path`, on a socket that is `user`'s if there is one. A socket
+/// that a dead process left there is replaced.
+pub(super) fn listen(
+    path: &Path,
+    user: Option<&User>,
+) -> Result<(UnixListener, SocketFile), SocketError> {
     listen_by(path, || {
-        let socket = UnixListener::bind(path)?;
+        let socket = match user {
+            Some(user) => bind_for(path, user),
+            None => UnixListener::bind(path),
+        }?;
         socket.set_nonblocking(true)?;
         Ok(socket)
     })
@@ -99,7 +109,8 @@ pub(super) fn listen_packets(
         umask(before);
         bound?;
         if group.is_some() || access.user.is_some() {
-            chown(path, access.user.map(User::uid), group)?;
+            let owner = access.user.map(User::uid);
+            fchownat(AT_FDCWD, path, owner, group, NO_FOLLOW)?;
         }
         fs::set_permissions(path, fs::Permissions::from_mode(access.mode))?;
         nix::sys::socket::listen(&fd, Backlog::MAXCONN)?;
@@ -139,6 +150,47 @@ fn listen_by<T>(
     Ok((socket, SocketFile::new(path.to_owned(), &found)))
 }
 
+/// Binds a socket that is `user`'s and its login group's, so that who is in that
+/// group can be let in by an umask.
+///
+/// Where the user may make it, the user does. Elsewhere root makes it and hands
+/// it over, if nobody can have put something else in its place meanwhile.
+fn bind_for(path: &Path, user: &User) -> io::Result<UnixListener> {
+    let own = || -> io::Result<UnixListener> {
+        let socket = UnixListener::bind(path)?;
+        // On FreeBSD the group is the directory's.
+        fchownat(AT_FDCWD, path, None, Some(user.group()), NO_FOLLOW)?;
+        Ok(socket)
+    };
+    match user.act(own)? {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        made => return made,
+    }
+    let socket = UnixListener::bind(path)?;
+    let (parent, name) = (directory(path), path.file_name());
+    let parent = File::open(parent.ok_or(Errno::EINVAL)?)?;
+    let found = parent.metadata()?;
+    // Others can make names there, and take away or rename ours.
+    let open_to_others = found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0;
+    if found.uid() != 0 || open_to_others {
+        tracing::warn!(
+            "{}: stays root's, for others can change its directory; have that be root's, or {}'s",
+            path.display(),
+            user.name()
+        );
+        return Ok(socket);
+    }
+    let name = name.ok_or(Errno::EINVAL)?;
+    fchownat(
+        &parent,
+        name,
+        Some(user.uid()),
+        Some(user.group()),
+        NO_FOLLOW,
+    )?;
+    Ok(socket)
+}
+
 /// Connects to the socket at `path`, as `user` if there is one: what the other
 /// process may not reach is not to be reached for it, whatever whoever owns the
 /// directory puts there.
@@ -168,12 +220,18 @@ pub(super) fn connect(path: &Path, user: Option<&User>) -> Result<UnixStream, Er
 /// Who may not read the directory, or has it on a file system without locks,
 /// goes on without.
 fn lock_directory(path: &Path) -> Option<Flock<File>> {
-    let directory = match path.parent()? {
-        here if here.as_os_str().is_empty() => Path::new("."),
-        directory => directory,
-    };
-    let directory = File::open(directory).ok()?;
+    let directory = File::open(directory(path)?).ok()?;
     Flock::lock(directory, FlockArg::LockExclusive).ok()
+}
+
+/// What `path` is in.
+fn directory(path: &Path) -> Option<&Path> {
+    let parent = path.parent()?;
+    Some(if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    })
 }
 
 /// Somebody listens on the socket at `path`, or it cannot be told.

@@ -9,7 +9,7 @@ use super::*;
 #[test]
 fn a_listener_accepts_and_takes_its_name_along() {
     let directory = Scratch::new().unwrap();
-    let (listener, file) = listen(&directory.path("socket")).unwrap();
+    let (listener, file) = listen(&directory.path("socket"), None).unwrap();
     let nobody = listener.accept().unwrap_err();
     assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
     let _peer = try_connect(&directory.path("socket")).unwrap();
@@ -23,9 +23,9 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let directory = Scratch::new().unwrap();
     drop(UnixListener::bind(directory.path("socket")).unwrap());
     assert!(directory.path("socket").exists());
-    let (live, _file) = listen(&directory.path("socket")).unwrap();
+    let (live, _file) = listen(&directory.path("socket"), None).unwrap();
     assert!(matches!(
-        listen(&directory.path("socket")),
+        listen(&directory.path("socket"), None),
         Err(SocketError::Taken(_))
     ));
     // The attempt has left the live one as it was.
@@ -39,25 +39,25 @@ fn what_is_not_a_socket_is_left_alone() {
     let directory = Scratch::new().unwrap();
     fs::write(directory.path("socket"), "precious").unwrap();
     assert!(matches!(
-        listen(&directory.path("socket")),
+        listen(&directory.path("socket"), None),
         Err(SocketError::NotSocketFile(_))
     ));
     assert_eq!(fs::read(directory.path("socket")).unwrap(), b"precious");
     let missing = directory.path("no/such/socket");
-    let error = listen(&missing).unwrap_err();
+    let error = listen(&missing, None).unwrap_err();
     assert!(
         error
             .to_string()
             .starts_with(&missing.display().to_string())
     );
     let long = directory.path(&"x".repeat(200));
-    assert!(matches!(listen(&long), Err(SocketError::Path(..))));
+    assert!(matches!(listen(&long, None), Err(SocketError::Path(..))));
 }
 
 #[test]
 fn a_name_that_somebody_else_took_over_is_not_removed() {
     let directory = Scratch::new().unwrap();
-    let (_first, file) = listen(&directory.path("socket")).unwrap();
+    let (_first, file) = listen(&directory.path("socket"), None).unwrap();
     fs::rename(directory.path("socket"), directory.path("moved")).unwrap();
     let _second = UnixListener::bind(directory.path("socket")).unwrap();
     drop(file);
@@ -75,7 +75,7 @@ fn of_those_that_start_together_one_listens() {
         let outcomes: Vec<_> = std::thread::scope(|scope| {
             let start = || {
                 together.wait();
-                listen(&directory.path("socket"))
+                listen(&directory.path("socket"), None)
             };
             let starters: Vec<_> = (0..STARTERS).map(|_| scope.spawn(start)).collect();
             let ended = starters.into_iter().map(|one| one.join().unwrap());
