@@ -7,6 +7,8 @@ use super::host::Facts;
 use super::{Fragments, Opening, Source};
 use crate::backend::OpenError;
 use crate::backend::host::{Host, Operation};
+use crate::net::ethernet::TAG_LEN;
+use crate::net::frame::ETHER_HEADER;
 use crate::netmap::kernel::{Header, HeaderControl, KernelPort, MapError, Memory};
 use crate::netmap::port::{Direction, HeaderLen, Port};
 
@@ -65,7 +67,8 @@ impl Source for Kernel {
 
 /// Ports of a switch and pipes take frames in several slots. A driver that is
 /// registered with an MTU beyond its buffers' size does, too, or netmap would
-/// have refused it (`netmap_buf_size_validate`); others need not.
+/// have refused it (`netmap_buf_size_validate`), for frames that its MTU lets
+/// through, with a VLAN tag; others need not.
 fn fragments(mtu: u64, ports: &[Arc<dyn Port>]) -> Fragments {
     let sizes = ports
         .iter()
@@ -73,6 +76,10 @@ fn fragments(mtu: u64, ports: &[Arc<dyn Port>]) -> Fragments {
     let buf_size = sizes.flatten().map(|ring| ring.buf_size()).min();
     match buf_size {
         Some(size) if mtu != 0 && mtu <= u64::from(size) => Fragments::One,
-        _ => Fragments::Several,
+        _ if mtu == 0 => Fragments::Several,
+        _ => {
+            let mtu = usize::try_from(mtu).unwrap_or(usize::MAX);
+            Fragments::UpTo(mtu.saturating_add(ETHER_HEADER + TAG_LEN))
+        }
     }
 }

@@ -38,7 +38,9 @@ pub(super) struct Lanes {
     /// Lanes with transmit rings, and those with receive rings, by number.
     senders: Vec<usize>,
     receivers: Vec<usize>,
+    /// Most slots and bytes of a frame.
     slots: usize,
+    longest: usize,
     /// [`HeaderLen::bytes`]; changes while nothing is under way.
     header_len: AtomicUsize,
     /// How many pairs receive.
@@ -61,7 +63,11 @@ impl Lanes {
             receivers: with(Direction::Rx),
             slots: match opening.fragments {
                 Fragments::One => 1,
-                Fragments::Several => NETMAP_MAX_FRAGS,
+                Fragments::Several | Fragments::UpTo(_) => NETMAP_MAX_FRAGS,
+            },
+            longest: match opening.fragments {
+                Fragments::UpTo(bytes) => bytes,
+                Fragments::One | Fragments::Several => usize::MAX,
             },
             header_len: AtomicUsize::new(header_len),
             active: AtomicUsize::new(1),
@@ -142,6 +148,7 @@ impl Lanes {
         let ring = pair / count % lane.port.ring_count(Direction::Tx).max(1);
         let limits = Limits {
             slots: self.slots,
+            longest: self.longest,
             header_len: self.header_len.load(Ordering::Relaxed),
         };
         let _turn = lane.tx.lock().unwrap_or_else(PoisonError::into_inner);

@@ -63,6 +63,11 @@ pub enum Fragments {
     /// Several slots a frame (`NS_MOREFRAG`), as ports of a switch and pipes
     /// take them.
     Several,
+    /// Several slots for a frame of at most so many bytes: what an interface
+    /// takes whose MTU is longer than a buffer. Drivers make a list of a frame's
+    /// slots that has room for what an MTU needs, and trust us not to have more
+    /// (`iflib_netmap_txsync` in net/iflib.c).
+    UpTo(usize),
 }
 
 /// An open port.

@@ -17,6 +17,8 @@ use crate::virtio::net_header::NetHeader;
 pub(super) struct Limits {
     /// Most slots of a frame.
     pub slots: usize,
+    /// Most bytes of a frame.
+    pub longest: usize,
     /// Bytes of the virtio-net header in front of each frame.
     pub header_len: usize,
 }
@@ -87,7 +89,11 @@ fn put(
     batch: &Batch<'_>,
     frame: &Frame,
 ) -> Result<u32, Refused> {
-    let Limits { slots, header_len } = limits;
+    let Limits {
+        slots,
+        longest,
+        header_len,
+    } = limits;
     if header_len == 0 && !frame.header.is_plain() {
         // What it asks for would be lost.
         return Err(Refused::Unfit);
@@ -95,7 +101,7 @@ fn put(
     let len = header_len + frame.len as usize;
     let size = ring.buf_size() as usize;
     let count = len.div_ceil(size);
-    if count > slots {
+    if count > slots || frame.len as usize > longest {
         return Err(Refused::Unfit);
     }
     if count > ring.distance(at, ring.tail()) as usize {

@@ -90,6 +90,19 @@ fn one_buffer_a_frame_where_the_port_takes_no_more() {
     assert_eq!((sent.frames, sent.dropped), (1, 1));
 }
 
+/// The kernel's drivers would write beyond what they have.
+#[test]
+fn several_buffers_a_frame_up_to_what_the_driver_takes() {
+    let core = core();
+    let netmap = open(&core, "vale0:a", 1, 1, Fragments::UpTo(9018));
+    let client = Client::new(&core, "vale0:b");
+    let lengths = [60, 2049, 9018, 9019, 65535, 61];
+    let frames = lengths.map(|len| (NetHeader::default(), frame(len)));
+    let sent = send(&netmap, 0, &frames);
+    assert_eq!((sent.frames, sent.dropped), (4, 2));
+    assert_eq!(client.receive(), [60, 2049, 9018, 61].map(frame));
+}
+
 /// The reference said that it had sent what it dropped.
 #[test]
 fn a_full_ring_drops_and_counts() {
