@@ -83,26 +83,10 @@ impl Lanes {
         }
     }
 
-    /// Whether the port can have virtio-net headers: tried, and taken back.
-    pub(super) fn takes_headers(&self) -> bool {
-        let Some(lane) = self.lanes.first() else {
-            return false;
-        };
-        let before = self.header_len();
-        if before == HeaderLen::Full {
-            return true;
-        }
-        lane.port.set_header_len(HeaderLen::Full).is_ok()
-            && lane.port.set_header_len(before).is_ok()
-    }
-
-    /// What is in front of every frame.
-    pub(super) fn header_len(&self) -> HeaderLen {
-        match self.header_len.load(Ordering::Relaxed) {
-            10 => HeaderLen::Legacy,
-            12 => HeaderLen::Full,
-            _ => HeaderLen::None,
-        }
+    /// Has virtio-net headers in front of frames, if the port can: whether it
+    /// does now.
+    pub(super) fn have_headers(&self) -> bool {
+        !self.lanes.is_empty() && self.set_header_len(HeaderLen::Full).is_ok()
     }
 
     /// Puts something else in front of every frame. What waits in receive rings

@@ -11,9 +11,14 @@
 //! its lock.
 //!
 //! Frames carry a virtio-net header where the port can have one in front of
-//! them, which ports of a switch can and interfaces cannot. Nothing that a
-//! header says is believed before it is checked: whoever is on the switch wrote
-//! it.
+//! them, which ports of a switch can and interfaces cannot. It has 12 bytes
+//! whatever the guest has: the two are made from each other, and between ports
+//! whose headers differ the kernel loses frames. It puts the longer header and
+//! all of a frame's first buffer into one of the receiver's, and they do not fit
+//! (`bdg_mismatch_datapath` in netmap_offloadings.c).
+//!
+//! Nothing that a header says is believed before it is checked: whoever is on
+//! the switch wrote it.
 
 #[cfg(target_os = "freebsd")]
 mod host;
@@ -87,13 +92,6 @@ pub trait Source: Send + Sync {
     fn open(&self) -> Result<Opening, OpenError>;
 }
 
-/// What the guest has negotiated, as far as the port is concerned.
-#[derive(Clone, Copy, Debug, Default)]
-struct Wanted {
-    header: HeaderLen,
-    active: usize,
-}
-
 /// A netmap port as a back end.
 pub struct Netmap {
     name: String,
@@ -107,8 +105,8 @@ pub struct Netmap {
     offloads: AtomicU64,
     /// The port is gone, and it was said.
     lost: AtomicBool,
-    /// Held while rings change hands.
-    wanted: Mutex<Wanted>,
+    /// How many pairs receive; held while rings change hands.
+    active: Mutex<usize>,
 }
 
 impl Netmap {
@@ -128,7 +126,7 @@ impl Netmap {
             .map(|_| Wake::new())
             .collect::<io::Result<_>>()
             .map_err(system)?;
-        let features = if lanes.takes_headers() { FEATURES } else { 0 };
+        let features = if lanes.have_headers() { FEATURES } else { 0 };
         let netmap = Self {
             name: name.to_owned(),
             source,
@@ -136,18 +134,15 @@ impl Netmap {
             features,
             offloads: AtomicU64::new(0),
             lost: AtomicBool::new(false),
-            wanted: Mutex::new(Wanted {
-                header: lanes.header_len(),
-                active: 1,
-            }),
+            active: Mutex::new(1),
             lanes: ArcSwap::from_pointee(lanes),
         };
         netmap.share_out(&netmap.lanes.load(), 1).map_err(system)?;
         Ok(netmap)
     }
 
-    fn wanted(&self) -> MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn active(&self) -> MutexGuard<'_, usize> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the first `active` pairs, and no others, woken for the receive
@@ -174,24 +169,9 @@ impl Backend for Netmap {
         self.features
     }
 
-    fn set_features(&self, features: u64, header_len: usize) -> io::Result<()> {
+    fn set_features(&self, features: u64, _header_len: usize) -> io::Result<()> {
         let offloads = features & net::GUEST_OFFLOADS;
         self.offloads.store(offloads, Ordering::Relaxed);
-        if self.features == 0 {
-            return Ok(());
-        }
-        let header = u32::try_from(header_len).unwrap_or(u32::MAX);
-        let header = HeaderLen::try_from(header)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let mut wanted = self.wanted();
-        if wanted.header == header {
-            return Ok(());
-        }
-        if !self.lost.load(Ordering::Relaxed) {
-            self.lanes.load().set_header_len(header)?;
-        }
-        // A port that is gone gets it when it is back.
-        wanted.header = header;
         Ok(())
     }
 
@@ -201,15 +181,15 @@ impl Backend for Netmap {
 
     fn set_active_pairs(&self, pairs: u16) {
         let active = usize::from(pairs).clamp(1, self.wakes.len());
-        let mut wanted = self.wanted();
-        if wanted.active == active {
+        let mut receiving = self.active();
+        if *receiving == active {
             return;
         }
         if let Err(error) = self.share_out(&self.lanes.load(), active) {
             tracing::warn!("{}: rings not shared out anew: {error}", self.name);
             return;
         }
-        wanted.active = active;
+        *receiving = active;
     }
 
     fn send(&self, pair: usize, batch: &Batch<'_>) -> Sent {
@@ -280,11 +260,11 @@ impl Backend for Netmap {
             cure: "restart vtnetd",
         };
         let lanes = Lanes::new(self.source.open()?);
-        let wanted = self.wanted();
-        if lanes.header_len() != wanted.header {
-            lanes.set_header_len(wanted.header).map_err(system)?;
+        if self.features != 0 {
+            lanes.set_header_len(HeaderLen::Full).map_err(system)?;
         }
-        self.share_out(&lanes, wanted.active).map_err(system)?;
+        let active = self.active();
+        self.share_out(&lanes, *active).map_err(system)?;
         // The old port, its descriptors and its memory go with the last batch
         // that is under way.
         self.lanes.store(Arc::new(lanes));

@@ -1,6 +1,6 @@
 //! Virtio-net headers: what a guest is told, and what is done for it.
 
-use super::bed::{Client, Sink, core, open, send, with_header};
+use super::bed::{Client, Faulty, Sink, core, open, send, with_header};
 use super::*;
 use crate::net::offload::tests::packet::{Packet, parse};
 use crate::virtio::net_header::{F_DATA_VALID, F_NEEDS_CSUM, NetHeader};
@@ -155,9 +155,12 @@ fn headers_that_lie_are_dropped_and_counted() {
 
 #[test]
 fn what_waited_with_another_header_is_thrown_away() {
-    let (netmap, client) = bed(0);
-    client.send(&with_header(&NetHeader::default(), 12, &super::frame(60)));
-    netmap.set_features(0, 10).unwrap();
+    let core = core();
+    let port = Faulty::new(&core, "vale0:a");
+    let client = Client::new(&core, "vale0:b");
+    client.send(&super::frame(60));
+    let netmap = port.open(1);
+    client.set_header_len(HeaderLen::Full).unwrap();
     assert!(receive(&netmap).frames.is_empty());
     client.send(&with_header(&NetHeader::default(), 12, &super::frame(61)));
     assert_eq!(receive(&netmap).plain(), [super::frame(61)]);
