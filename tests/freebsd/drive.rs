@@ -16,6 +16,12 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// Long enough for a frame to arrive that should not.
 pub const NEVER: Duration = Duration::from_millis(200);
 
+/// How often something is repeated: `usual`, or what VTNETD_ROUNDS says.
+pub fn rounds(usual: usize) -> usize {
+    let asked = std::env::var("VTNETD_ROUNDS").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
 /// A running vtnetd and where the sockets of its devices are.
 pub struct Served {
     pub vtnetd: Vtnetd,

@@ -11,6 +11,15 @@ use std::process::ExitCode;
 
 #[cfg(target_os = "freebsd")]
 mod drive;
+/// As in the tests of the tap back end on Linux.
+#[cfg(target_os = "freebsd")]
+#[path = "../tap/frames.rs"]
+#[allow(
+    dead_code,
+    clippy::cast_possible_truncation,
+    reason = "part of it is for the other tests"
+)]
+mod frames;
 #[cfg(target_os = "freebsd")]
 mod launcher;
 #[cfg(target_os = "freebsd")]
@@ -27,6 +36,8 @@ mod switch;
 mod tap;
 #[cfg(target_os = "freebsd")]
 mod vale;
+#[cfg(target_os = "freebsd")]
+mod without_netmap;
 
 #[cfg(target_os = "freebsd")]
 fn main() -> ExitCode {
@@ -39,6 +50,7 @@ fn main() -> ExitCode {
         switch::tests(),
         tap::tests(),
         vale::tests(),
+        without_netmap::tests(),
     ];
     bed::run_tests(Ok(()), tests.into_iter().flatten().collect())
 }

@@ -2,15 +2,18 @@
 
 use std::process::Command;
 
-use bed::{Scratch, Vtnetd, program};
+use bed::freebsd::run;
+use bed::{Census, Scratch, Vtnetd, program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use vtnetd::backend;
 use vtnetd::driver::net::{NetDriver, NetOptions};
+use vtnetd::netmap::vale::Switches;
 
 use super::bed::{
     GUEST, Middle, PEER, Peer, count, frame, is_link_up, ngctl, served, socket_nodes,
 };
-use crate::drive::SOON;
+use crate::drive::{SOON, rounds};
 
 /// A frame each way.
 fn frames_cross(guest: &mut NetDriver, peer: &Peer, seed: u32) {
@@ -138,7 +141,7 @@ pub fn two_hundred_processes_leave_no_node() {
         Middle::device("link1"),
         socket.display()
     );
-    for round in 0..200 {
+    for round in 0..rounds(200) {
         // The name and the hook are free again, or this would fail.
         let vtnetd = Vtnetd::start(
             &program(env!("CARGO_BIN_EXE_vtnetd")),
@@ -161,4 +164,41 @@ pub fn two_hundred_processes_leave_no_node() {
         }
     }
     assert_eq!(socket_nodes(), Vec::<String>::new());
+}
+
+/// Back ends that come and go within one process: no node, no socket, no
+/// descriptor.
+pub fn many_devices_leave_nothing() {
+    let _middle = Middle::new("bridge");
+    let spec = backend::Spec {
+        netgraph: Some(Middle::link("link1")),
+        ..backend::Spec::new("netgraph", 1)
+    };
+    let sockets = || run("sysctl -n kern.ipc.numopensockets").unwrap();
+    let hold = || {
+        let own = Census::of(std::process::id()).unwrap();
+        let nodes = String::from_utf8(ngctl("list\n").stdout).unwrap();
+        // ngctl(8) is in its own list, under a number that is never the same.
+        let nodes = nodes.lines().filter(|line| !line.contains("ngctl")).count();
+        (own, nodes, sockets())
+    };
+    let before = hold();
+    for round in 0..rounds(300) {
+        match backend::open(&spec, &Switches::default()) {
+            Ok(backend) => drop(backend),
+            Err(error) => panic!("round {round}: {error}"),
+        }
+    }
+    // The kernel ends a node a moment after its sockets.
+    let until = std::time::Instant::now() + SOON;
+    loop {
+        let after = hold();
+        if after == before {
+            return;
+        }
+        assert!(
+            std::time::Instant::now() < until,
+            "{before:?}, then {after:?}"
+        );
+    }
 }

@@ -9,7 +9,7 @@ mod peers;
 use ::bed::Test;
 use ::bed::freebsd::module;
 
-const TESTS: [(&str, fn()); 12] = [
+const TESTS: [(&str, fn()); 13] = [
     ("every_size_crosses_a_hub", frames::every_size_crosses_a_hub),
     (
         "every_size_crosses_a_bridge",
@@ -39,6 +39,10 @@ const TESTS: [(&str, fn()); 12] = [
     (
         "two_hundred_processes_leave_no_node",
         life::two_hundred_processes_leave_no_node,
+    ),
+    (
+        "many_devices_leave_nothing",
+        life::many_devices_leave_nothing,
     ),
 ];
 

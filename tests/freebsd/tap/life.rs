@@ -10,7 +10,7 @@ use vtnetd::netmap::vale::Switches;
 
 use super::carry::received;
 use super::{interfaces, served};
-use crate::drive::{SOON, Served, frame};
+use crate::drive::{SOON, Served, frame, rounds};
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
@@ -153,7 +153,7 @@ fn starts(kind: &str) -> Result<()> {
     module("if_tuntap")?;
     let before = interfaces()?;
     let named = format!("{kind}70");
-    for round in 0..200 {
+    for round in 0..rounds(200) {
         let mut served = Served::start(&[if round % 2 == 0 { kind } else { &named }])?;
         if round % 3 == 0 {
             // Without being asked to end.
@@ -174,13 +174,11 @@ fn starts(kind: &str) -> Result<()> {
 /// So many as VTNETD_ROUNDS says: 10 000 take some minutes where the machine is
 /// an emulated one.
 fn devices(kind: &str) -> Result<()> {
-    let rounds = std::env::var("VTNETD_ROUNDS").ok();
-    let rounds = rounds.map_or(300, |rounds| rounds.parse().unwrap());
     module("if_tuntap")?;
     let before = interfaces()?;
     let open = bed::Census::of(std::process::id())?.descriptors;
     let switches = Switches::default();
-    for round in 0..rounds {
+    for round in 0..rounds(300) {
         let spec = backend::Spec::new(kind, 1);
         drop(
             backend::open(&spec, &switches)

@@ -1,14 +1,6 @@
 //! tap(4) and vmnet(4).
 
 mod carry;
-/// As in the tests of the tap back end on Linux.
-#[path = "../../tap/frames.rs"]
-#[allow(
-    dead_code,
-    clippy::cast_possible_truncation,
-    reason = "part of it is for the other tests"
-)]
-mod frames;
 mod life;
 mod offloads;
 mod peer;

@@ -9,10 +9,10 @@ use vtnetd::driver::net::{NetOptions, OFFLOADS};
 use vtnetd::virtio::net_header::{F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, GSO_UDP, NetHeader};
 use vtnetd::virtio::spec::net;
 
-use super::frames::{GUEST, Ip, TCP, UDP, noise, open, reassemble};
 use super::peer::{Connection, address, configure};
 use super::served;
 use crate::drive::SOON;
+use crate::frames::{GUEST, Ip, TCP, UDP, noise, open, reassemble};
 
 const MTU: usize = 1500;
 

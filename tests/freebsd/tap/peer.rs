@@ -10,8 +10,8 @@ use bed::freebsd::run;
 use vtnetd::driver::net::{NetDriver, Received};
 use vtnetd::virtio::net_header::{GSO_TCPV4, GSO_TCPV6, NetHeader};
 
-use super::frames::{GUEST, Ip, PEER, Packet, TCP, complete, noise, open};
 use crate::drive::SOON;
+use crate::frames::{GUEST, Ip, PEER, Packet, TCP, complete, noise, open};
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;

@@ -65,3 +65,33 @@ pub fn module(name: &str) -> Result<()> {
     }
     Err(Error::missing(format!("the kernel has no {name}")))
 }
+
+/// A number or text of sysctl(8) that is another for a while; as it was before
+/// when dropped.
+#[derive(Debug)]
+pub struct Setting {
+    name: String,
+    before: String,
+}
+
+impl Setting {
+    /// Sets `name` to `value`.
+    ///
+    /// # Errors
+    /// sysctl's: there is no such setting, or no such value for it.
+    pub fn set(name: &str, value: &str) -> Result<Self> {
+        let before = run(&format!("sysctl -n {name}"))?;
+        run(&format!("sysctl {name}={value}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            before,
+        })
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        // It could be set, so it can be set again.
+        let _ = run(&format!("sysctl {}={}", self.name, self.before));
+    }
+}

@@ -1,8 +1,10 @@
 //! Interfaces in netmap mode.
 
+pub mod life;
+
 use std::ffi::CString;
 
-use bed::freebsd::{Interface, module, run};
+use bed::freebsd::{Interface, Setting, module, run};
 use bed::{Error, Result, Test};
 use vtnetd::backend::host::HostSide;
 use vtnetd::backend::netmap::NetmapHost;
@@ -15,7 +17,7 @@ use crate::drive::{NEVER, SOON, Served, carry, frame, options, received, same};
 const BUFFER: usize = 2048;
 
 pub fn tests() -> Vec<Test> {
-    vec![
+    let mut tests = vec![
         Test::new("netmap::frames_cross_an_epair_mergeable", || epair(true, 1)),
         Test::new("netmap::frames_cross_an_epair_one_buffer", || {
             epair(false, 1)
@@ -34,17 +36,26 @@ pub fn tests() -> Vec<Test> {
         Test::new("netmap::registered_as_nm_open_does", as_nm_open),
         Test::new("netmap::vtnet_on_one_segment", || nics("vtnet0", "vtnet1")),
         Test::new("netmap::em_on_one_segment", || nics("em0", "em1")),
-    ]
+        Test::new("netmap::em_with_long_frames", || long("em0", "em1")),
+    ];
+    tests.extend(life::tests());
+    tests
 }
 
-/// Two devices, each on one end.
-fn between(ends: [&str; 2], mergeable: bool, queues: u16, lengths: &[usize]) -> Result<()> {
+/// Two devices, each on one end; frames of `over` bytes are too long for them.
+fn between(
+    ends: [&str; 2],
+    mergeable: bool,
+    queues: u16,
+    lengths: &[usize],
+    over: usize,
+) -> Result<()> {
     let names = ends.map(|end| format!("netmap:{end}"));
     let devices = names
         .each_ref()
         .map(|name| format!("{name},queues={queues}"));
     let mut served = Served::start(&devices)?;
-    let mut options = options(mergeable, 4096);
+    let mut options = options(mergeable, over.max(4096));
     // Or nothing longer than the MTU arrives.
     options.negotiation.features &= !net::F_MTU;
     {
@@ -55,12 +66,11 @@ fn between(ends: [&str; 2], mergeable: bool, queues: u16, lengths: &[usize]) -> 
             carry(a.pair(0), b.pair(0), &frames)?;
             carry(b.pair(0), a.pair(0), &frames)?;
         }
-        // One byte more than a buffer has.
-        let long = frame(BUFFER + 1, 0);
+        let long = frame(over, 0);
         let sent = a.pair(0).tx.send_batch(std::iter::once(long.as_slice()));
         sent.map_err(|error| Error::new(error.to_string()))?;
         if received(b.pair(0), NEVER).is_some() {
-            return Err(Error::new("a frame arrived that is longer than a buffer"));
+            return Err(Error::new("a frame arrived that is too long"));
         }
     }
     let counters = served.vtnetd.counters()?;
@@ -83,7 +93,7 @@ fn between(ends: [&str; 2], mergeable: bool, queues: u16, lengths: &[usize]) -> 
 }
 
 /// An epair whose stack sends nothing by itself.
-fn quiet_epair() -> Result<(Interface, String)> {
+pub fn quiet_epair() -> Result<(Interface, String)> {
     module("if_epair")?;
     let (first, second) = Interface::epair()?;
     for end in [first.name(), &second] {
@@ -97,20 +107,14 @@ fn quiet_epair() -> Result<(Interface, String)> {
 fn epair(mergeable: bool, queues: u16) -> Result<()> {
     let (first, second) = quiet_epair()?;
     let lengths = [60, 61, 1514, BUFFER - 1, BUFFER];
-    between([first.name(), &second], mergeable, queues, &lengths)
+    // One byte more than a buffer has.
+    let over = BUFFER + 1;
+    between([first.name(), &second], mergeable, queues, &lengths, over)
 }
 
 /// The emulation gives an interface as many rings as it is told.
 fn two_rings() -> Result<()> {
-    let setting = "dev.netmap.generic_rings";
-    let before = run(&format!("sysctl -n {setting}"))?;
-    run(&format!("sysctl {setting}=2"))?;
-    let carried = on_two_rings();
-    run(&format!("sysctl {setting}={}", before.trim()))?;
-    carried
-}
-
-fn on_two_rings() -> Result<()> {
+    let _two = Setting::set("dev.netmap.generic_rings", "2")?;
     let (first, second) = quiet_epair()?;
     let names = [first.name(), &second].map(|end| format!("netmap:{end}"));
     if rings(&names[0])? != [2, 2] {
@@ -278,7 +282,33 @@ fn rings(name: &str) -> Result<[usize; 2]> {
 
 /// Two NICs that hear each other.
 fn nics(first: &str, second: &str) -> Result<()> {
+    up(&[first, second])?;
+    between([first, second], true, 1, &[60, 61, 1514], BUFFER + 1)
+}
+
+/// NICs with frames of several buffers.
+fn long(first: &str, second: &str) -> Result<()> {
+    const MTU: usize = 9000;
+    up(&[first, second])?;
+    // As long as the driver's own, or netmap does not take the interface.
+    let _long = Setting::set("dev.netmap.buf_size", "4096")?;
+    let _few = Setting::set("dev.netmap.buf_num", "16384")?;
     for name in [first, second] {
+        run(&format!("ifconfig {name} mtu {MTU}"))?;
+    }
+    // With a VLAN tag that the MTU does not count.
+    let longest = MTU + 14 + 4;
+    let lengths = [60, 1514, 4095, 4096, 4097, 8192, 8193, MTU + 14, longest];
+    let crossed = between([first, second], true, 1, &lengths, longest + 1);
+    for name in [first, second] {
+        run(&format!("ifconfig {name} mtu 1500"))?;
+    }
+    crossed
+}
+
+/// Has NICs leave nothing to their hardware.
+fn up(names: &[&str]) -> Result<()> {
+    for name in names {
         if run(&format!("ifconfig {name}")).is_err() {
             return Err(Error::missing(format!("no {name} on this machine")));
         }
@@ -286,5 +316,5 @@ fn nics(first: &str, second: &str) -> Result<()> {
             "ifconfig {name} inet6 ifdisabled promisc -rxcsum -txcsum -rxcsum6 -txcsum6 -tso -lro up"
         ))?;
     }
-    between([first, second], true, 1, &[60, 61, 1514])
+    Ok(())
 }

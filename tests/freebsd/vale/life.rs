@@ -1,0 +1,67 @@
+//! Ports that come and go.
+//!
+//! A port has memory of its own in the kernel, 42 MiB with one pair of rings;
+//! an emulated machine takes half a second to a second to make it and to take
+//! it away.
+
+use bed::{Census, Error, Result, Test};
+use vtnetd::backend::host::{HostSide, InProcess};
+use vtnetd::backend::netmap::{Kernel, NetmapHost, Source};
+use vtnetd::netmap::kernel::Device;
+
+use super::wrong;
+use crate::drive::{Served, rounds};
+use crate::netmap::life::{kernel_memory, same};
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("vale::ports_go_with_the_process", gone),
+        Test::new("vale::ports_come_and_go_within_a_process", openings),
+    ]
+}
+
+/// Nothing stays on the switch when the process is gone.
+fn gone() -> Result<()> {
+    let control = Device::open()?;
+    let mut before = None;
+    for _ in 0..rounds(5) {
+        let served = Served::start(&["vale9:a,type=kernel,queues=2"])?;
+        control.header_len("vale9:a")?;
+        served.vtnetd.stop()?;
+        if control.header_len("vale9:a").is_ok() {
+            return Err(Error::new("vale9:a is there after its process"));
+        }
+        let memory = kernel_memory()?;
+        same(before.get_or_insert_with(|| memory.clone()), &memory)?;
+    }
+    Ok(())
+}
+
+/// Ports that come and go within one process.
+fn openings() -> Result<()> {
+    let own = std::process::id();
+    let control = Device::open()?;
+    let open = || {
+        let side: Box<dyn HostSide> = Box::new(wrong(NetmapHost::new("vale9:a", 1))?);
+        let opening = wrong(Kernel::new(InProcess::new(side)).open())?;
+        if opening.ports.len() != 1 {
+            return Err(Error::new("vale9:a has not one ring"));
+        }
+        Ok(())
+    };
+    // What the first one leaves for all, such as a library's memory.
+    open()?;
+    let hold = || Ok::<_, Error>((Census::of(own)?, kernel_memory()?));
+    let before = hold()?;
+    for _ in 0..rounds(20) {
+        open()?;
+    }
+    let after = hold()?;
+    if before != after {
+        return Err(Error::new(format!("{before:?}, then {after:?}")));
+    }
+    if control.header_len("vale9:a").is_ok() {
+        return Err(Error::new("vale9:a is still there"));
+    }
+    Ok(())
+}
