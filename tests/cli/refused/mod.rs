@@ -24,12 +24,13 @@ fn check(args: &[&str], option: &str, cure: &str) {
         "{args:?}: {said}"
     );
     // "vtnetd: -s STRING: OPTION: PROBLEM; CURE": the string names every option,
-    // so only what follows it counts.
+    // so only what follows it counts, unless the string itself is to blame.
+    let whole = said.strip_prefix("vtnetd: ").unwrap_or_default();
     let behind = args
         .windows(2)
-        .find_map(|words| said.strip_prefix(&format!("vtnetd: {} {}: ", words[0], words[1])))
-        .or(said.strip_prefix("vtnetd: "))
-        .unwrap_or_default();
+        .find_map(|words| whole.strip_prefix(&format!("{} {}: ", words[0], words[1])))
+        .filter(|behind| behind.starts_with(option))
+        .unwrap_or(whole);
     assert!(
         behind.starts_with(option),
         "{args:?} does not name {option}: {said}"
