@@ -91,7 +91,7 @@ pub(crate) fn object(at: u64, bytes: u64) -> Option<OwnedFd> {
         .and_then(|len| usize::try_from(len).ok())
         .and_then(NonZeroUsize::new);
     let Some(len) = len else {
-        return refuse("it has no bytes; say how many in nr_memsize");
+        return refuse("there is no memory of that size; say how many bytes in nr_memsize");
     };
     if at % page != 0 {
         return refuse("it does not begin with a page; take it from mmap(2)");
@@ -100,8 +100,10 @@ pub(crate) fn object(at: u64, bytes: u64) -> Option<OwnedFd> {
         return refuse("there is no such memory");
     };
     let mut all = replaced();
-    let Ok(kinds) = kinds(at..end) else {
-        return refuse("the system does not tell what is there");
+    let kinds = match kinds(at..end) {
+        Ok(kinds) => kinds,
+        Err(Errno::EFAULT) => return refuse("not all of it is there; map it first"),
+        Err(errno) => return refuse(errno.desc()),
     };
     if let Some(known) = all.iter().position(|old| old.at == at && old.len == len) {
         let old = all.swap_remove(known);

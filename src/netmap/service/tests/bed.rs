@@ -230,7 +230,7 @@ impl Memory {
         Self(Vec::new())
     }
 
-    pub fn put<T: IntoBytes + Immutable>(&mut self, value: &T) -> u64 {
+    pub fn put<T: IntoBytes + Immutable + ?Sized>(&mut self, value: &T) -> u64 {
         let at = BASE + self.0.len() as u64;
         self.0.extend_from_slice(value.as_bytes());
         self.0.resize(self.0.len().next_multiple_of(64), 0);
@@ -273,24 +273,42 @@ pub struct Program {
 impl Program {
     /// ioctl(2).
     pub fn ioctl(&mut self, command: u64, argument: u64) -> Result<(), Errno> {
+        self.ioctl_with(command, argument, None).map(drop)
+    }
+
+    /// The same, with a descriptor that goes along, and the one that comes.
+    pub fn ioctl_with(
+        &mut self,
+        command: u64,
+        argument: u64,
+        object: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<OwnedFd>, Errno> {
         let request = Request::Ioctl {
             command,
             argument,
             segments: gather(command, argument, &mut self.memory),
         };
-        let (answer, _) = self.request(&request)?;
+        let (answer, handed) = self.request_with(&request, object)?;
         for write in &answer.writes {
             self.memory.copy_out(write.address, &write.data).unwrap();
         }
         match answer.errno {
-            0 => Ok(()),
+            0 => Ok(handed.into_iter().next()),
             errno => Err(Errno::from_raw(i32::try_from(errno).unwrap())),
         }
     }
 
     pub fn request(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), Errno> {
+        self.request_with(request, None)
+    }
+
+    fn request_with(
+        &mut self,
+        request: &Request,
+        object: Option<BorrowedFd<'_>>,
+    ) -> Result<(Answer, Vec<OwnedFd>), Errno> {
         let socket = self.channel.socket.as_fd();
-        send_message(socket, &request.encode().unwrap(), &[])?;
+        send_message(socket, &request.encode().unwrap(), object.as_slice())?;
         receive(socket)
     }
 
@@ -329,12 +347,19 @@ impl Program {
 
     pub fn bind_with(&mut self, name: &str, body: &RegisterBody) -> Result<RegisterBody, Errno> {
         let body = self.control(NETMAP_REQ_REGISTER, name, body)?;
-        let (answer, fds) = self.request(&Request::Map)?;
-        assert_eq!((answer.errno, answer.value), (0, body.nr_memsize));
-        let len = usize::try_from(answer.value).unwrap();
-        let interface = usize::try_from(body.nr_offset).unwrap();
-        self.region = Some(Mapped::new(fds[0].as_fd(), len, interface));
+        self.map(&body)?;
         Ok(body)
+    }
+
+    /// Maps the memory of what is bound; returns its object.
+    pub fn map(&mut self, bound: &RegisterBody) -> Result<OwnedFd, Errno> {
+        let (answer, fds) = self.request(&Request::Map)?;
+        assert_eq!((answer.errno, answer.value), (0, bound.nr_memsize));
+        let len = usize::try_from(answer.value).unwrap();
+        let interface = usize::try_from(bound.nr_offset).unwrap();
+        let object = fds.into_iter().next().unwrap();
+        self.region = Some(Mapped::new(object.as_fd(), len, interface));
+        Ok(object)
     }
 
     pub fn sync(&mut self, direction: Direction) {
@@ -462,7 +487,7 @@ impl MappedRing<'_> {
         self.set(offset_of!(Ring, head), to);
     }
 
-    fn fill(&self, frames: &[Vec<u8>]) -> usize {
+    pub fn fill(&self, frames: &[Vec<u8>]) -> usize {
         let mut at = self.get(offset_of!(Ring, head));
         let mut sent = 0;
         for frame in frames {

@@ -1,6 +1,7 @@
 //! Programs that use the service over real sockets.
 
 mod bed;
+mod loops;
 
 use std::os::fd::AsFd;
 use std::thread;
