@@ -201,9 +201,9 @@ fn a_region_in_memory_of_the_programs() {
     }
     let mut b = bed.open();
     b.bind("vale0:b").unwrap();
-    let frame = vec![0xff; 60];
-    assert_eq!(a.send(std::slice::from_ref(&frame)), 1);
-    assert_eq!(b.receive(), [frame.clone()]);
-    assert_eq!(b.send(std::slice::from_ref(&frame)), 1);
-    assert_eq!(a.receive(), [frame]);
+    let frames = [vec![0xff; 60]];
+    assert_eq!(a.send(&frames), 1);
+    assert_eq!(b.receive(), frames);
+    assert_eq!(b.send(&frames), 1);
+    assert_eq!(a.receive(), frames);
 }
