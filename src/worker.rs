@@ -284,7 +284,13 @@ impl Worker {
                 }
             }
             round = round.wrapping_add(1);
-            hot.retain_mut(Hot::turn);
+            let mut worked = false;
+            hot.retain_mut(|hot| hot.turn(&mut worked));
+            // A client runs on the same processors: it cannot ask for anything
+            // while nobody lets it.
+            if !worked && hot.iter().any(Hot::is_client) {
+                thread::yield_now();
+            }
         }
     }
 
@@ -328,10 +334,16 @@ fn heat(hot: &mut Vec<Hot>, seat: usize, occupant: &Occupant, event: u64) {
 }
 
 impl Hot {
-    /// One turn. `false`: it rests.
-    fn turn(&mut self) -> bool {
+    fn is_client(&self) -> bool {
+        matches!(self.occupant, Occupant::Client(_))
+    }
+
+    /// One turn; says in `worked` if there was anything to do. `false`: it
+    /// rests.
+    fn turn(&mut self, worked: &mut bool) -> bool {
         if self.occupant.turn() {
             self.idle_since = None;
+            *worked = true;
             return true;
         }
         let now = Instant::now();
