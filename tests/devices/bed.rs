@@ -29,7 +29,7 @@ pub struct Bed {
 
 /// Calls `test` with a bed in the first host, or says why not.
 pub fn on_bed(test: impl FnOnce(&Bed) + Send) {
-    if let Err(error) = equipment::tap() {
+    if let Err(error) = equipment::tap().and_then(|()| equipment::tcx()) {
         bed::skipped(error);
         return;
     }
@@ -112,20 +112,52 @@ impl Bed {
         names
     }
 
-    /// Everything is as it was before anybody had an interface.
+    /// No program is between the interface and the host.
+    pub fn is_untouched(&self) -> bool {
+        [TCX_INGRESS, TCX_EGRESS].map(programs) == [0, 0]
+    }
+
+    /// Everything is as it was before anybody had an interface, or soon is:
+    /// whoever was at it last closes it.
     pub fn is_clean(&self) -> bool {
-        let links = std::process::Command::new("tc")
-            .args(["filter", "show", "dev", "here0", "ingress"])
-            .output()
-            .unwrap();
-        let promiscuous = std::process::Command::new("ip")
+        let start = Instant::now();
+        while !self.nobody_has_it() {
+            if start.elapsed() > SOON {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        self.reaches(SOON, || {})
+    }
+
+    fn nobody_has_it(&self) -> bool {
+        let link = std::process::Command::new("ip")
             .args(["-d", "link", "show", "here0"])
             .output()
             .unwrap();
-        let promiscuous = String::from_utf8(promiscuous.stdout).unwrap();
+        let link = String::from_utf8(link.stdout).unwrap();
         self.interfaces() == ["here0", "lo"]
-            && links.stdout.is_empty()
-            && promiscuous.contains("promiscuity 0")
-            && self.reaches(SOON, || {})
+            && self.is_untouched()
+            && link.contains("promiscuity 0")
     }
+}
+
+/// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` (linux/bpf.h).
+const TCX_INGRESS: u32 = 46;
+const TCX_EGRESS: u32 = 47;
+
+/// How many programs see frames of the interface.
+fn programs(way: u32) -> u32 {
+    /// `BPF_PROG_QUERY`
+    const QUERY: nix::libc::c_long = 16;
+    let interface = nix::net::if_::if_nametoindex("here0").unwrap();
+    // Interface, way, flags twice, where to put programs (twice), how many; and
+    // what the kernel writes behind that, whatever the size.
+    let mut query = [0; 32];
+    query[..2].copy_from_slice(&[interface, way]);
+    let size = size_of_val(&query);
+    // SAFETY: more bytes than the kernel knows of this query.
+    let asked = unsafe { nix::libc::syscall(nix::libc::SYS_bpf, QUERY, &mut query, size) };
+    nix::errno::Errno::result(asked).unwrap();
+    query[6]
 }

@@ -71,6 +71,7 @@ fn frames_of_the_wire_go_to_the_ring_and_no_longer_to_the_host() {
         assert!(bed.reaches(SOON, || {}));
         let wire = bed.wire();
         let client = Client::with(&bed.core, request(RingMode::All));
+        assert!(!bed.is_untouched());
         assert!(!bed.reaches(NEVER, || {}), "the host still has it");
         client.receive();
         for len in [60, 61, 1514] {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::end::LineEnd;
+use super::end::{LineEnd, part_with};
 use super::interrupts::{Forward, Handler, Interrupt};
 use super::polling::{Polled, PollingError, PollingRequest};
 use super::port::{DevicePort, Use};
@@ -44,7 +44,8 @@ pub struct Detached {
 /// One side of an interface as a port.
 struct Side {
     id: PortId,
-    line: Arc<dyn Line>,
+    /// There until it is closed.
+    line: Option<Arc<dyn Line>>,
     /// Goes before the port does.
     interrupt: Option<Interrupt>,
 }
@@ -113,7 +114,7 @@ impl DevicePort {
         match self.devices.interrupts.add(Arc::clone(&line), handler) {
             Ok(interrupt) => Ok(Side {
                 id,
-                line,
+                line: Some(line),
                 interrupt: Some(interrupt),
             }),
             Err(error) => {
@@ -170,7 +171,7 @@ impl DevicePort {
                     switch: Arc::clone(switch),
                     port: nic.id,
                 };
-                let line = Arc::clone(&nic.line);
+                let line = nic.line.clone().ok_or(PollingError::NoDevice)?;
                 *polled = Some(self.devices.pollers.add(request, line, forward)?);
                 nic.rest(true);
                 Ok(())
@@ -206,6 +207,9 @@ impl Drop for Attached {
         {
             side.interrupt = None;
             self.switch.detach(side.id);
+            if let Some(line) = side.line.take() {
+                part_with(line);
+            }
         }
         self.gate.set(Taken::default());
     }

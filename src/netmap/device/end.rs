@@ -135,6 +135,20 @@ pub(super) fn receive(kring: &Kring, line: &dyn Line, released: impl FnOnce(Rang
     synced
 }
 
+/// Lets go of `last`, which others are in the middle of using and will not find
+/// again. Waits for them, though not for ever: to close an interface takes the
+/// system milliseconds, which are to be this thread's and not a worker's.
+pub(super) fn part_with<T: ?Sized>(last: Arc<T>) {
+    const TURNS: u32 = 1000;
+    for _ in 0..TURNS {
+        if Arc::strong_count(&last) == 1 {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    drop(last);
+}
+
 /// Takes everything that has come, for nobody.
 pub(super) fn discard(line: &dyn Line) {
     // A line that is fed as fast is not waited for.

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::Devices;
 use super::attached::Attached;
-use super::end::{discard, receive, send};
+use super::end::{discard, part_with, receive, send};
 use super::interrupts::{Handler, Interrupt};
 use super::source::{DeviceError, Gate, Line, Taken};
 use crate::net::frame::Batch;
@@ -143,7 +143,9 @@ impl DevicePort {
             }
             (Use::Rings { gate, .. }, false) => {
                 gate.set(Taken::default());
-                self.lines.store(None);
+                if let Some(lines) = self.lines.swap(None) {
+                    part_with(lines);
+                }
                 *state = Use::Nobody;
                 Ok(())
             }

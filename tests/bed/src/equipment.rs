@@ -88,6 +88,21 @@ pub fn tap() -> Result<()> {
     program("ethtool")
 }
 
+/// What it takes to have an interface instead of the host's stack: programs
+/// where frames come in and go out, which Linux has since 6.6.
+///
+/// # Errors
+/// What is missing.
+#[cfg(target_os = "linux")]
+pub fn tcx() -> Result<()> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split('.').map(|part| part.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) if (major, minor) >= (6, 6) => Ok(()),
+        _ => Err(Error::new("a tap as host rings takes Linux 6.6")),
+    }
+}
+
 /// How many huge pages of 2 MiB nobody uses.
 pub fn free_huge_pages() -> u32 {
     fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")

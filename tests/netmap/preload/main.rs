@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
+#[cfg(target_os = "linux")]
+mod interface;
 mod own;
 mod port;
 #[path = "../programs/scene.rs"]
@@ -31,6 +33,8 @@ fn main() -> ExitCode {
         .map(|(name, _)| Test::new(name, move || client(name)))
         .collect();
     tests.extend(service::tests());
+    #[cfg(target_os = "linux")]
+    tests.extend(interface::tests());
     run_tests(Ok(()), tests)
 }
 

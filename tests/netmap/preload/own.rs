@@ -595,8 +595,33 @@ fn kqueue() {
 pub const MISSING: &str = "missing";
 /// Whose service dies.
 pub const BEREFT: &str = "bereft";
+/// The program that sends frames back.
+pub const ECHO: &str = "echo";
 /// What is run by name alone.
-pub const NAMED: [(&str, fn()); 3] = [("inherited", heir), (MISSING, missing), (BEREFT, bereft)];
+pub const NAMED: [(&str, fn()); 4] = [
+    ("inherited", heir),
+    (MISSING, missing),
+    (BEREFT, bereft),
+    (ECHO, echo),
+];
+
+/// The EtherType of what [`ECHO`] answers.
+pub const FRAME_TYPE: [u8; 2] = [0x88, 0xb5];
+
+/// Sends back what comes to an interface of the host.
+fn echo() {
+    let port = Port::open("here0");
+    println!("bound");
+    // Until it is killed, or the service.
+    while poll(port.fd, libc::POLLIN, -1).unwrap() == libc::POLLIN {
+        while let Some(mut frame) = port.take() {
+            if frame.get(12..14) == Some(&FRAME_TYPE) {
+                frame[14] = !frame[14];
+                port.send(&frame);
+            }
+        }
+    }
+}
 
 fn missing() {
     let refused = errno(open());

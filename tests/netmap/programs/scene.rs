@@ -22,11 +22,23 @@ impl Scene {
         Self::with(&[])
     }
 
+    /// Starts vtnetd with no devices and these keys behind the service's path.
+    #[allow(dead_code, reason = "not used by all who have a scene")]
+    pub fn with_keys(keys: &str) -> Result<Self> {
+        Self::start(keys, &[])
+    }
+
     /// Starts vtnetd with these arguments, too.
     pub fn with(arguments: &[&str]) -> Result<Self> {
+        Self::start("", arguments)
+    }
+
+    fn start(keys: &str, arguments: &[&str]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let mut command = Command::new(bed::program(env!("CARGO_BIN_EXE_vtnetd")));
-        command.arg("-N").arg(scratch.path("netmap.sock"));
+        let mut service = scratch.path("netmap.sock").into_os_string();
+        service.push(keys);
+        command.arg("-N").arg(service);
         command.args(arguments);
         let vtnetd = Process::start("vtnetd", &mut command)?;
         let ready = vtnetd
