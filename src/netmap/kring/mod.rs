@@ -18,7 +18,7 @@ mod watch;
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -40,7 +40,9 @@ pub struct Listener {
     waker: Waker,
     /// The [`Wake`] bits that are waited for.
     armed: AtomicU8,
-    /// Somebody looks at `armed` all the time and needs no waking.
+    /// How often it was armed no more.
+    fired: AtomicU32,
+    /// Somebody looks at `fired` all the time and needs no waking.
     attended: AtomicBool,
     /// The waker was woken and not drained since.
     woken: AtomicBool,
@@ -72,6 +74,7 @@ impl Listener {
         Self {
             waker,
             armed: AtomicU8::new(0),
+            fired: AtomicU32::new(0),
             attended: AtomicBool::new(false),
             woken: AtomicBool::new(false),
         }
@@ -88,13 +91,14 @@ impl Listener {
         &self.waker
     }
 
-    /// What was armed has come, or nothing was armed.
-    pub fn has_fired(&self) -> bool {
-        self.armed.load(Ordering::SeqCst) == 0
+    /// How often what was armed may have come: when several wait for different
+    /// things, what one arms hides from nobody that it changes.
+    pub fn fired(&self) -> u32 {
+        self.fired.load(Ordering::SeqCst)
     }
 
-    /// Says whether somebody asks [`has_fired`](Self::has_fired) all the time
-    /// from now on, and is not to be woken. Whoever says no asks once more.
+    /// Says whether somebody asks [`fired`](Self::fired) all the time from now
+    /// on, and is not to be woken. Whoever says no asks once more.
     pub fn attend(&self, attended: bool) {
         self.attended.store(attended, Ordering::SeqCst);
     }
@@ -108,10 +112,15 @@ impl Listener {
 
     /// Wakes who is armed: one system call for each sleep, not each batch.
     fn notify(&self, wake: Wake) {
-        if self.armed.load(Ordering::Relaxed) & wake.0 != 0
-            && self.armed.swap(0, Ordering::SeqCst) & wake.0 != 0
-            && !self.attended.load(Ordering::SeqCst)
+        // What was armed between the two for something else is gone as well:
+        // who waits for that is told once too often, and not too seldom.
+        if self.armed.load(Ordering::Relaxed) & wake.0 == 0
+            || self.armed.swap(0, Ordering::SeqCst) == 0
         {
+            return;
+        }
+        self.fired.fetch_add(1, Ordering::SeqCst);
+        if !self.attended.load(Ordering::SeqCst) {
             self.waker.wake();
             // Afterwards: who drains in between is told once too often, and
             // drains then.

@@ -55,6 +55,9 @@ pub enum RegisterError {
     /// A null port's region must be there already.
     #[error("{0}: a null port is memory that exists; name a region in nr_mem_id")]
     NullRegion(String),
+    /// A null port that is too large.
+    #[error("{0}: a null port has at most 256 rings each way, of 4096 slots; ask for fewer")]
+    NullShape(String),
     /// A null port is its maker's alone.
     #[error("{0}: a null port cannot be looked up")]
     NullPort(String),
@@ -227,6 +230,7 @@ impl RegisterError {
             },
             // There is nowhere left to put the port.
             Self::SwitchName { make: true, .. }
+            | Self::NullShape(_)
             | Self::Switch(PortError::Full(_))
             | Self::Waker { .. } => Errno::ENOMEM,
         }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 
 use super::bindings::selected;
 use super::{Netmap, PIPES, RegisterError, Request, RingMode, State};
-use crate::netmap::abi::{NM_MAXPIPES, nmreq};
+use crate::netmap::abi::{NM_MAXPIPES, NM_PIPE_MAXRINGS, NM_PIPE_MAXSLOTS, nmreq};
 use crate::netmap::adapter::{Adapter, Kind, Lifetime, PipeEnd, Place, ValePort, monitor_letters};
 use crate::netmap::mem::{MemError, PortNeeds, Region, RegionConfig};
 use crate::netmap::monitor::GuestMonitor;
@@ -83,6 +83,13 @@ impl Netmap {
             return Err(RegisterError::NullRegion(request.name.clone()));
         };
         let shape = request.null_shape();
+        // These it has exactly; what no pipe has either would keep who syncs
+        // them busy for too long.
+        if shape.tx_rings.max(shape.rx_rings) > NM_PIPE_MAXRINGS
+            || shape.tx_slots.max(shape.rx_slots) > NM_PIPE_MAXSLOTS
+        {
+            return Err(RegisterError::NullShape(request.name.clone()));
+        }
         let rings = u32::from(shape.tx_rings) + u32::from(shape.rx_rings);
         let [_, pool, _] = region.layout();
         if rings > pool.num {

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use nix::errno::Errno;
@@ -75,6 +75,12 @@ impl Channel {
 pub struct Client {
     control: Control,
     channels: ArcSwap<Vec<Arc<Channel>>>,
+    /// Which channel is looked at first.
+    next: AtomicUsize,
+    /// What those who wait were told of last ([`fired`]).
+    ///
+    /// [`fired`]: crate::netmap::kring::Listener::fired
+    told: AtomicU32,
 }
 
 impl Client {
@@ -82,6 +88,8 @@ impl Client {
         Self {
             control,
             channels: ArcSwap::default(),
+            next: AtomicUsize::new(0),
+            told: AtomicU32::new(0),
         }
     }
 
@@ -107,10 +115,15 @@ impl Client {
         });
     }
 
+    /// How often what somebody waits for may have come.
+    fn fired(&self) -> u32 {
+        let registration = self.control.registration();
+        registration.map_or(0, |registration| registration.listener().fired())
+    }
+
     /// What somebody waits for may have come.
     fn has_fired(&self, channels: &[Arc<Channel>]) -> bool {
-        let registration = self.control.registration();
-        registration.is_some_and(|registration| registration.listener().has_fired())
+        self.fired() != self.told.load(Ordering::Relaxed)
             && channels
                 .iter()
                 .any(|channel| channel.waiting.load(Ordering::Relaxed))
@@ -118,15 +131,18 @@ impl Client {
 
     /// Tells those who wait.
     fn tell(&self, channels: &[Arc<Channel>]) -> bool {
-        if !self.has_fired(channels) {
+        let fired = self.fired();
+        if self.told.swap(fired, Ordering::Relaxed) == fired {
             return false;
         }
+        let mut any = false;
         for channel in channels {
             if channel.waiting.swap(false, Ordering::Relaxed) {
                 channel.ring_if(channel.page.ready());
+                any = true;
             }
         }
-        true
+        any
     }
 
     fn perform(&self, operation: Operation, channel: &Channel) -> Outcome {
@@ -200,30 +216,143 @@ impl Work for Client {
 
     fn turn(&self) -> bool {
         let channels = self.channels.load();
-        let mut busy = self.tell(&channels);
-        for channel in channels.iter() {
-            let Some((nth, operation)) = channel.request() else {
+        let told = self.tell(&channels);
+        // One request a turn, however many threads ask: a sync of long rings
+        // is long enough for whoever else is at this worker.
+        let first = self.next.load(Ordering::Relaxed);
+        for nth in 0..channels.len() {
+            let at = first.wrapping_add(nth) % channels.len();
+            let asked = channels.get(at).map(|channel| (channel, channel.request()));
+            let Some((channel, Some((number, operation)))) = asked else {
                 continue;
             };
-            // A poll below would wait anew for what has come for others.
-            self.tell(&channels);
+            self.next.store(at + 1, Ordering::Relaxed);
             let outcome = match operation {
                 Some(operation) => self.perform(operation, channel),
                 None => Outcome {
-                    result: number(Errno::EOPNOTSUPP),
+                    result: super::number(Errno::EOPNOTSUPP),
                     extra: 0,
                 },
             };
-            channel.last.store(nth, Ordering::Relaxed);
-            channel.ring_if(channel.page.answer(nth, outcome));
-            busy = true;
+            channel.last.store(number, Ordering::Relaxed);
+            channel.ring_if(channel.page.answer(number, outcome));
+            return true;
         }
-        busy
+        told
     }
 
     fn rest(&self) -> bool {
         let channels = self.channels.load();
         self.set_awake(&channels, false);
         self.has_fired(&channels) || channels.iter().any(|channel| channel.request().is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netmap::abi::Slot;
+    use crate::netmap::abi::legacy::{LegacyRequest, NIOCREGIF};
+    use crate::netmap::mem::RegionConfig;
+    use crate::netmap::port::{Direction, Port};
+    use crate::netmap::register::Netmap;
+    use crate::netmap::service::wire::page;
+    use crate::netmap::service::wire::socket::bell_pair;
+    use crate::netmap::vale::Switches;
+
+    fn bind(core: &Arc<Netmap>, name: &str) -> Control {
+        let control = Control::new(Arc::clone(core));
+        let mut request = LegacyRequest {
+            nr_version: 14,
+            nr_tx_slots: 4,
+            nr_rx_slots: 4,
+            ..LegacyRequest::default()
+        };
+        request.nr_name[..name.len()].copy_from_slice(name.as_bytes());
+        control.legacy(NIOCREGIF, &mut request).unwrap();
+        control
+    }
+
+    /// Sends `count` frames.
+    fn send(control: &Control, count: u32) {
+        let registration = control.registration().unwrap();
+        let ring = registration.ring(Direction::Tx, 0).unwrap();
+        let at = (0..count).fold(ring.head(), |at, _| {
+            let slot = ring.slot(at).unwrap();
+            ring.set_slot(at, Slot { len: 60, ..slot });
+            ring.next(at)
+        });
+        ring.set_cur(at);
+        ring.set_head(at);
+        control.sync(Direction::Tx).unwrap();
+    }
+
+    fn channel(client: &Client) -> (Arc<Channel>, page::Client, OwnedFd) {
+        let (page, fd) = Page::new().unwrap();
+        let (bell, end) = bell_pair().unwrap();
+        let channel = Arc::new(Channel::new(page, bell));
+        client.add(&channel);
+        (channel, page::Client::new(fd.as_fd()).unwrap(), end)
+    }
+
+    fn ends() -> (Client, Control) {
+        let core = Netmap::new(Arc::new(Switches::default()), RegionConfig::global());
+        let core = Arc::new(core);
+        let (one, other) = (bind(&core, "vale0:a{1"), bind(&core, "vale0:a}1"));
+        (Client::new(one), other)
+    }
+
+    fn wait_for(events: PollFlags) -> Operation {
+        Operation::Poll {
+            events: u16::from_ne_bytes(events.bits().to_ne_bytes()),
+            arm: true,
+        }
+    }
+
+    #[test]
+    fn who_waits_for_room_hides_no_frames_from_who_waits_for_these() {
+        let (client, other) = ends();
+        let (_one, mut reader, _end) = channel(&client);
+        let (writer, _, _end) = channel(&client);
+        // The ring is full.
+        send(&client.control, 3);
+        let _ = reader.ask(wait_for(PollFlags::POLLIN));
+        assert!(client.turn());
+        assert_eq!(reader.answer(), Some(Outcome::default()));
+        let before = reader.ready();
+        assert!(!client.turn());
+        // It comes when the worker has begun with the other thread's poll.
+        send(&other, 1);
+        let found = client.perform(wait_for(PollFlags::POLLOUT), &writer);
+        assert_eq!(found, Outcome::default());
+        assert!(client.has_fired(&client.channels.load()));
+        assert!(client.turn());
+        assert_ne!(reader.ready(), before);
+        assert!(!client.turn());
+        // Nor does anybody hear of what came before they waited.
+        let _ = reader.ask(wait_for(PollFlags::POLLIN));
+        assert!(client.turn());
+        assert_eq!(reader.answer().unwrap().result, 1, "POLLIN");
+        assert!(!client.rest());
+    }
+
+    #[test]
+    fn each_turn_is_one_request_and_nobody_is_left_out() {
+        let (client, _other) = ends();
+        let mut all: Vec<_> = (0..3).map(|_| channel(&client)).collect();
+        let sync = Operation::Sync(Direction::Rx);
+        for (_, page, _) in &mut all {
+            let _ = page.ask(sync);
+        }
+        let answered = |all: &[(Arc<Channel>, page::Client, OwnedFd)]| {
+            let pages = all.iter().map(|(_, page, _)| page);
+            pages.filter(|page| page.answer().is_some()).count()
+        };
+        for want in [1, 1, 2] {
+            assert!(client.turn());
+            assert_eq!(answered(&all), want);
+            // The first asks again and again.
+            let _ = all[0].1.ask(sync);
+        }
     }
 }

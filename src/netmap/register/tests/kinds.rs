@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use super::*;
 use crate::netmap::abi::option::Offsets;
 use crate::netmap::abi::{NS_TXMON, Slot};
+use crate::netmap::mem::{PoolSize, page_size};
 
 fn errno(result: Result<Registration, RegisterError>) -> Errno {
     result.map(|_| ()).unwrap_err().errno()
@@ -69,7 +70,23 @@ fn null_ports() {
     // More than the region could ever have.
     assert_eq!(errno(null(GLOBAL_ID, u16::MAX, u32::MAX)), Errno::ENOMEM);
     assert_eq!(errno(null(GLOBAL_ID, 1, u32::MAX)), Errno::ENOMEM);
-    drop((port, none));
+    // More than any port has, wherever there is room.
+    let huge = core.regions().private(&RegionConfig {
+        rings: PoolSize {
+            size: 32 * page_size(),
+            num: 600,
+        },
+        buffers: PoolSize {
+            size: 64,
+            num: 20_000,
+        },
+        interfaces: PoolSize { size: 4096, num: 2 },
+    });
+    let huge = huge.unwrap();
+    assert_eq!(errno(null(huge.id(), 257, 1)), Errno::ENOMEM);
+    assert_eq!(errno(null(huge.id(), 2, 4097)), Errno::ENOMEM);
+    null(huge.id(), 2, 4096).unwrap();
+    drop((port, none, huge));
     assert!(is_empty(&core));
 }
 
