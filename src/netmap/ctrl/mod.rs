@@ -26,6 +26,7 @@ use super::abi::legacy::{CONFIG_SIZE, LegacyRequest, NIOCCONFIG, NIOCGINFO, NIOC
 use super::abi::nmreq::{NIOCCTRL, NIOCRXSYNC, NIOCTXSYNC, RequestHeader};
 use super::abi::{NETMAP_MAX_API, NETMAP_MIN_API};
 use super::legacy;
+use super::mem::Region;
 use super::port::Direction;
 use super::register::{Netmap, RegisterError, Registration};
 use sync_loop::SyncLoop;
@@ -38,6 +39,9 @@ pub struct Control {
     /// Ring pointers are exchanged through the client's memory.
     shared_block: AtomicBool,
     sync_loop: Mutex<SyncLoop>,
+    /// The region of the port that it has asked about last: its id is good for
+    /// a registration, also when the port has gone with the question.
+    told: Mutex<Option<Arc<Region>>>,
     /// Held while a request is worked on that may bind.
     binding: Mutex<()>,
 }
@@ -50,6 +54,7 @@ impl Control {
             registration: OnceLock::new(),
             shared_block: AtomicBool::new(false),
             sync_loop: Mutex::default(),
+            told: Mutex::default(),
             binding: Mutex::default(),
         }
     }

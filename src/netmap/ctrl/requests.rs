@@ -1,6 +1,6 @@
 //! What each kind of control request does.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use nix::errno::Errno;
 
@@ -197,7 +197,10 @@ impl Control {
     }
 
     fn facts(&self, request: &Request) -> Result<PortFacts, Errno> {
-        self.core.facts(request).map_err(|error| refused(&error))
+        let facts = self.core.facts(request).map_err(|error| refused(&error))?;
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told = Some(Arc::clone(&facts.region));
+        Ok(facts)
     }
 
     fn pools_info(&self, message: &mut Message) -> Result<(), Errno> {

@@ -216,3 +216,27 @@ fn polling_is_for_interfaces_of_the_host() {
         }
     }
 }
+
+#[test]
+fn a_region_that_was_told_of_can_be_registered_in() {
+    let core = core();
+    let mut client = Client::new(&core);
+    let told: PortInfoBody = client
+        .ask(
+            NETMAP_REQ_PORT_INFO_GET,
+            "vale0:a",
+            &PortInfoBody::default(),
+        )
+        .unwrap();
+    let body = RegisterBody {
+        nr_mem_id: told.nr_mem_id,
+        ..all()
+    };
+    let bound = client.ask(NETMAP_REQ_REGISTER, "vale0:a", &body).unwrap();
+    assert_eq!(bound.nr_mem_id, told.nr_mem_id);
+    // It is gone with whoever was told.
+    drop(client);
+    let mut other = Client::new(&core);
+    let refused = other.ask(NETMAP_REQ_REGISTER, "vale0:b", &body);
+    assert_eq!(refused.err(), Some(Errno::EINVAL));
+}
