@@ -186,7 +186,7 @@ impl Model {
         let ring = self.ring(key);
         let head = ring.rhead;
         let slots = ring.range(ring.hwcur, head);
-        self.copy_to_monitors(port, Direction::Tx, at, &slots, NS_TXMON);
+        self.copy_to_monitors(port, Direction::Tx, at, &slots, key, NS_TXMON);
         let last = self.ring(key).last();
         match self.ports[&port].kind {
             Kind::Vale { .. } => {
@@ -271,7 +271,7 @@ impl Model {
         if let Some(end) = end {
             let published = self.ring(rx).range(self.links[&link].rx_tail, end);
             let (to, at) = (link.receiver, link.index);
-            self.copy_to_monitors(to, Direction::Rx, at, &published, 0);
+            self.copy_to_monitors(to, Direction::Rx, at, &published, rx, 0);
             self.links.get_mut(&link).unwrap().rx_tail = end;
             self.wake(to, Direction::Rx, at);
         }
@@ -301,11 +301,9 @@ impl Model {
         direction: Direction,
         at: usize,
         slots: &[u32],
+        from: RingKey,
         sent: u16,
     ) {
-        let Some(from) = self.ports[&port].place(direction, at).ring else {
-            return;
-        };
         for (monitor, to) in self.ports[&port].place(direction, at).copies.clone() {
             self.give(monitor, to, slots, |model, nth, room| {
                 let slot = model.ring(from).slot(nth);

@@ -585,7 +585,7 @@ impl Model {
         ring.counts.add(&counts);
         let published = ring.range(first, ring.hwtail);
         if !published.is_empty() {
-            self.copy_to_monitors(port, Direction::Rx, at, &published, 0);
+            self.copy_to_monitors(port, Direction::Rx, at, &published, to, 0);
             self.wake(port, Direction::Rx, at);
         }
         let offered = frames.len() as u64;
