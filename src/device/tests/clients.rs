@@ -127,6 +127,50 @@ fn a_client_that_never_syncs_and_a_guest_without_buffers_hold_up_nobody() {
     assert!(received_frames(&mut guest) == [frame(1, 2, 99)]);
 }
 
+/// What a guest and a client had of each other in each of some rounds, beside
+/// another client that never syncs, or is not there: received frames, and room
+/// that the client has for the next.
+fn rounds(slow: bool) -> Vec<[usize; 3]> {
+    const ROUNDS: usize = 200;
+    let switches = Arc::new(Switches::default());
+    let mut guest = Guest::on(&switches.get("vale0"), 1, MODERN);
+    let core = Arc::new(Netmap::new(switches, RegionConfig::global()));
+    let open = |name| core.register(&Request::new(name)).unwrap();
+    let client = open("vale0:a");
+    let other = slow.then(|| open("vale0:slow"));
+    let rounds = (0..ROUNDS).map(|round| {
+        guest.offer(24, &[2048]);
+        // Some are for an address that nobody has, and go to everybody.
+        for nth in 0..24 {
+            let to = if nth % 4 == 0 { 0xfe } else { 1 };
+            put(&client, &frame(to, 2, 60 + round));
+        }
+        client.txsync().unwrap();
+        let to_guest = received_frames(&mut guest).len();
+        let frames: Vec<_> = (0..24)
+            .map(|nth| (PLAIN, frame(if nth % 4 == 0 { 0xfe } else { 2 }, 1, 99)))
+            .collect();
+        guest.send(&frames, &[12]);
+        let room = client.ring(Direction::Tx, 0).unwrap().available();
+        [to_guest, receive(&client).len(), room as usize]
+    });
+    let rounds = rounds.collect();
+    if let Some(other) = other {
+        let counts = other.kring(Direction::Rx, 0).unwrap().counters().read();
+        // What it has room for it could have; the rest is lost to it alone.
+        assert_eq!(counts.frames, 1023);
+        assert!(counts.full > 0);
+    }
+    rounds
+}
+
+#[test]
+fn beside_a_client_that_never_syncs_the_others_keep_their_rate() {
+    let beside = rounds(true);
+    assert_eq!(beside, rounds(false));
+    assert!(beside.iter().all(|round| *round == [24, 24, 1023]));
+}
+
 #[test]
 fn a_monitor_sees_exactly_the_guests_frames() {
     let switches = Arc::new(Switches::default());
