@@ -232,8 +232,7 @@ fn prepare(
     made: bool,
     pairs: u16,
 ) -> Result<Interface, OpenError> {
-    let set = |len: &&libc::c_int| request::set_header_len(tap.as_fd(), **len).is_ok();
-    let header_len = HEADER_LENS.iter().find(set).copied().unwrap_or(0);
+    let header_len = header_len(|len| request::set_header_len(tap.as_fd(), len).is_ok());
     if made {
         control.bring_up(&name).map_err(|errno| {
             let cure = "run as root, or make the interface beforehand";
@@ -255,6 +254,13 @@ fn prepare(
         mtu,
         header_len: usize::try_from(header_len).unwrap_or(0),
     })
+}
+
+/// Bytes of the first header that the kernel `takes`; 0: it has none that we
+/// can use.
+fn header_len(takes: impl Fn(libc::c_int) -> bool) -> libc::c_int {
+    let mut known = HEADER_LENS.iter().copied();
+    known.find(|len| takes(*len)).unwrap_or(0)
 }
 
 fn failed(name: &str, error: io::Error, cure: &'static str) -> OpenError {
@@ -285,5 +291,40 @@ fn cure(error: &io::Error) -> &'static str {
         }
         Some(Errno::EMFILE | Errno::ENFILE) => "raise the limit of open files (ulimit -n)",
         _ => "see tap(4)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::features;
+    use super::*;
+    use crate::virtio::spec::net;
+
+    /// Kernels of FreeBSD 13 and later take all; what an older one or another
+    /// byte order leaves is less.
+    #[test]
+    fn the_longest_header_that_the_kernel_takes() {
+        for (takes, chosen) in [
+            (&[0, 10, 12][..], 12),
+            (&[12], 12),
+            (&[0, 10], 10),
+            (&[0], 0),
+            (&[], 0),
+        ] {
+            assert_eq!(header_len(|len| takes.contains(&len)), chosen, "{takes:?}");
+        }
+    }
+
+    /// Without a header nothing says what a frame lacks.
+    #[test]
+    fn without_a_header_the_host_hands_over_finished_frames_only() {
+        assert_eq!(features(0), net::HOST_OFFLOADS);
+        for len in [10, 12] {
+            assert_eq!(
+                features(len) & !features(0),
+                features(len) & net::GUEST_OFFLOADS
+            );
+            assert_ne!(features(len) & net::GUEST_OFFLOADS, 0);
+        }
     }
 }
