@@ -25,6 +25,10 @@
 
 #![warn(missing_docs)]
 
+// Files that tests here have in common with those in tests/.
+#[cfg(test)]
+extern crate self as vtnetd;
+
 pub mod backend;
 mod c_text;
 pub mod cli;

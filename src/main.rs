@@ -12,7 +12,7 @@ use vtnetd::device::{Device, DeviceOptions, mac};
 use vtnetd::frontend::vhost_user::EndpointSpec;
 use vtnetd::netmap::mem::RegionConfig;
 use vtnetd::netmap::register::Netmap;
-use vtnetd::netmap::service::Service;
+use vtnetd::netmap::service::{Service, rules::Rules};
 use vtnetd::netmap::vale::Switches;
 use vtnetd::process::{
     Control, Exit, Failure, close_others, confine_and_start_threads, inherited, log,
@@ -61,6 +61,9 @@ fn serve(config: &Config) -> Result<(), Failure> {
     // Some of that is to be seen in the file system only.
     let privileged: Vec<bool> = config.devices.iter().map(has_host_side).collect();
     let user = config.user.as_deref().map(User::find).transpose()?;
+    let service = config.service.as_ref();
+    let rules = service.map(|spec| Rules::resolve(&spec.rules, spec.limits));
+    let rules = rules.transpose()?;
     let (opener, inherited) = Opener::start(config, user.as_ref(), inherited)?;
     if config.pid_file.is_some() {
         opener.claim_pid_file()?;
@@ -79,13 +82,13 @@ fn serve(config: &Config) -> Result<(), Failure> {
         let device = device(spec, host, &switches, &workers)?;
         control.add(device, endpoint)?;
     }
-    if config.service.is_some() {
+    if let Some(rules) = rules {
         let mut core = Netmap::new(Arc::clone(&switches), RegionConfig::global());
         if let Some(interfaces) = threads.interfaces {
             core = core.with_devices(interfaces);
         }
         let socket = opener.listen_service()?;
-        let service = Service::new(Arc::new(core), Arc::clone(&workers), socket);
+        let service = Service::new(Arc::new(core), Arc::clone(&workers), socket, rules);
         control.set_service(service.map_err(Failure::os("netmap service"))?)?;
     }
     if config.pid_file.is_some() {

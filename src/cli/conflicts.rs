@@ -18,10 +18,8 @@ pub(super) fn check(
             (SocketSpec::Listen(path) | SocketSpec::Connect(path), Some(service))
                 if *path == service.path =>
             {
-                return Err(format!("-N {}", path.display()).blame(
-                    "a device has this socket",
-                    "give the service a path of its own",
-                ));
+                return Err(format!("socket={}", path.display())
+                    .blame("-N has this socket", "give the service a path of its own"));
             }
             _ => {}
         }

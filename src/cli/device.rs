@@ -166,7 +166,7 @@ fn slot(item: &str) -> Result<(u8, u8), UsageError> {
 }
 
 /// A decimal number, without a sign.
-fn number<T>(item: &str, value: &str, range: RangeInclusive<T>) -> Result<T, UsageError>
+pub(super) fn number<T>(item: &str, value: &str, range: RangeInclusive<T>) -> Result<T, UsageError>
 where
     T: TryFrom<u64> + PartialOrd + std::fmt::Display + Copy,
 {

@@ -61,7 +61,7 @@ pub struct Config {
     /// Not `--no-sandbox`.
     pub sandbox: bool,
     /// `-N`: other programs may use netmap ports.
-    pub service: Option<ServiceSpec>,
+    pub service: Option<Box<ServiceSpec>>,
     /// `-s`: at least one, unless there is a service.
     pub devices: Vec<DeviceSpec>,
 }
@@ -168,6 +168,7 @@ where
     }
     let service = matches.opt_str("N");
     let service = service.as_deref().map(ServiceSpec::parse).transpose()?;
+    let service = service.map(Box::new);
     let strings = matches.opt_strs("s");
     let socket = outer_socket(matches.opt_str("socket-path"), matches.opt_str("fd"))?;
     let devices = match (strings.as_slice(), socket) {
@@ -190,7 +191,7 @@ where
             .map(|string| DeviceSpec::parse(string, None))
             .collect::<Result<_, _>>()?,
     };
-    conflicts::check(&devices, service.as_ref())?;
+    conflicts::check(&devices, service.as_deref())?;
     let debug = matches.opt_present("d");
     Ok(Command::Run(Config {
         debug,

@@ -1,14 +1,17 @@
 //! `-N`: where other programs find the netmap core, and who may.
 //! `PATH[,KEY=VALUE...]`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::device::socket_path;
+use super::device::{number, socket_path};
 use super::error::{Blame, UsageError};
+use crate::netmap::authority::Limits;
 use crate::netmap::name::PortName;
+use crate::netmap::service::rules::Rule;
 
 /// Keys, what their values look like, and what they are for.
-const KEYS: [(&str, &str, &str); 3] = [
+const KEYS: [(&str, &str, &str); 7] = [
     (
         "mode",
         "OCTAL",
@@ -20,13 +23,25 @@ const KEYS: [(&str, &str, &str); 3] = [
         "IF",
         "an interface of the host that clients may have; once for each",
     ),
+    (
+        "allow",
+        "WHO:RIGHT[+RIGHT][:SWITCH]",
+        "what a user, %GROUP or * may do; may be repeated",
+    ),
+    ("descriptors", "N", "most that a user may have open; 64"),
+    ("ports", "N", "most ports of a user; 64"),
+    ("memory", "MIB", "most memory of a user's ports; 4096"),
 ];
 
-/// The key that may be given again.
+/// A key that may be given again.
 const INTERFACE: &str = "interface";
 
 /// Who may connect when nothing is said: whoever runs vtnetd.
 const MODE: u32 = 0o600;
+/// Of descriptors and ports.
+const COUNTS: RangeInclusive<u64> = 1..=65536;
+/// Of memory: up to a tebibyte.
+const MEBIBYTES: RangeInclusive<u64> = 1..=1 << 20;
 
 /// `-N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +54,10 @@ pub struct ServiceSpec {
     pub group: Option<String>,
     /// `interface=`: the interfaces of the host that clients may have.
     pub interfaces: Vec<String>,
+    /// `allow=`, each.
+    pub rules: Vec<Rule>,
+    /// `descriptors=`, `ports=` and `memory=`.
+    pub limits: Limits,
 }
 
 /// The part of `-h` that is about the service.
@@ -68,6 +87,8 @@ impl ServiceSpec {
             mode: MODE,
             group: None,
             interfaces: Vec::new(),
+            rules: Vec::new(),
+            limits: Limits::default(),
         };
         let names = || KEYS.map(|(key, ..)| format!("{key}=")).join(", ");
         let mut seen = Vec::new();
@@ -84,7 +105,7 @@ impl ServiceSpec {
             if value.is_empty() {
                 return Err(item.blame("the value is empty", format!("write {key}={form}")));
             }
-            if key != INTERFACE && seen.contains(&key) {
+            if ![INTERFACE, "allow"].contains(&key) && seen.contains(&key) {
                 return Err(item.blame(
                     format!("{key}= is given more than once"),
                     "leave all but one out",
@@ -102,6 +123,10 @@ impl ServiceSpec {
                     }
                     spec.interfaces.push(name);
                 }
+                "allow" => spec.rules.push(rule(item, value)?),
+                "descriptors" => spec.limits.connections = number(item, value, COUNTS)?,
+                "ports" => spec.limits.ports = number(item, value, COUNTS)?,
+                "memory" => spec.limits.memory = number(item, value, MEBIBYTES)? << 20,
                 _ => spec.group = Some(value.to_owned()),
             }
         }
@@ -120,6 +145,11 @@ fn interface(item: &str, value: &str) -> Result<String, UsageError> {
             "write interface=eth0, for example",
         )),
     }
+}
+
+fn rule(item: &str, value: &str) -> Result<Rule, UsageError> {
+    let parsed = value.parse::<Rule>();
+    parsed.map_err(|error| item.blame("not a rule", error.to_string()))
 }
 
 /// Permissions of a file, in octal.

@@ -15,6 +15,7 @@ use arc_swap::ArcSwapOption;
 use nix::errno::Errno;
 
 use super::abi::nmreq::{NR_MONITOR_RX, NR_MONITOR_TX, NR_ZCOPY_MON};
+use super::authority::Charge;
 use super::device::DevicePort;
 use super::kring::{Kring, Synced};
 use super::mem::Region;
@@ -54,6 +55,8 @@ pub enum Lifetime {
 pub struct ValePort {
     /// Its rings.
     pub ring_port: Arc<RingPort>,
+    /// On whose account it is, if it is a client's.
+    pub charge: Option<Charge>,
     /// How long it lives.
     pub lifetime: Lifetime,
     /// Where it is attached, if it is.

@@ -22,6 +22,7 @@
 //! | [`monitor`] | ports that see what others send and receive |
 //! | [`vale`] | the switch |
 //! | [`mac_table`] | where each address was heard |
+//! | [`authority`] | who asks, and what it may have |
 //! | [`service`] | other processes as clients |
 //! | [`attachment`] | what a switch forwards between |
 //! | [`offload`] | frames completed for receivers that need it |
@@ -29,6 +30,7 @@
 pub mod abi;
 pub mod adapter;
 pub mod attachment;
+pub mod authority;
 pub mod ctrl;
 pub mod device;
 #[cfg(target_os = "freebsd")]

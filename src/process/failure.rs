@@ -9,6 +9,7 @@ use super::inherited::InheritError;
 use super::pid_file::PidFileError;
 use crate::backend::{AttachError, OpenError};
 use crate::frontend::vhost_user::EndpointError;
+use crate::netmap::service::rules::RuleError;
 
 /// Exit statuses of sysexits(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +113,12 @@ impl From<PidFileError> for Failure {
 impl From<InheritError> for Failure {
     fn from(error: InheritError) -> Self {
         Self::new(Exit::Usage, &error)
+    }
+}
+
+impl From<RuleError> for Failure {
+    fn from(error: RuleError) -> Self {
+        Self::new(Exit::NoUser, &error)
     }
 }
 

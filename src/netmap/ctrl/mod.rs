@@ -6,6 +6,7 @@
 //! [`ClientMemory`]; no address is followed here. Answers are the kernel's,
 //! errno for errno; the reason in words goes to the log.
 
+mod allowed;
 mod csb;
 mod memory;
 mod message;
@@ -25,6 +26,7 @@ pub(super) use message::Message;
 use super::abi::legacy::{CONFIG_SIZE, LegacyRequest, NIOCCONFIG, NIOCGINFO, NIOCREGIF};
 use super::abi::nmreq::{NIOCCTRL, NIOCRXSYNC, NIOCTXSYNC, RequestHeader};
 use super::abi::{NETMAP_MAX_API, NETMAP_MIN_API};
+use super::authority::Authority;
 use super::legacy;
 use super::mem::Region;
 use super::port::Direction;
@@ -34,6 +36,8 @@ use sync_loop::SyncLoop;
 /// One open descriptor of `/dev/netmap`; closed when dropped.
 pub struct Control {
     core: Arc<Netmap>,
+    /// Whose it is.
+    authority: Authority,
     /// What it has bound. Never changes once it is there.
     registration: OnceLock<Registration>,
     /// Ring pointers are exchanged through the client's memory.
@@ -47,10 +51,16 @@ pub struct Control {
 }
 
 impl Control {
-    /// A descriptor that has bound nothing.
+    /// A descriptor of this process itself, that has bound nothing.
     pub fn new(core: Arc<Netmap>) -> Self {
+        Self::of(core, Authority::default())
+    }
+
+    /// A descriptor of who may do what `authority` says, that has bound nothing.
+    pub fn of(core: Arc<Netmap>, authority: Authority) -> Self {
         Self {
             core,
+            authority,
             registration: OnceLock::new(),
             shared_block: AtomicBool::new(false),
             sync_loop: Mutex::default(),

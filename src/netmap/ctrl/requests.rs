@@ -24,6 +24,7 @@ impl Control {
         message: &mut Message,
         memory: &mut dyn ClientMemory,
     ) -> Result<(), Errno> {
+        self.check_allowed(message)?;
         match message.reqtype {
             NETMAP_REQ_REGISTER => self.bind(message, memory),
             NETMAP_REQ_PORT_INFO_GET => self.port_info(message),
@@ -66,6 +67,7 @@ impl Control {
         let offsets: Option<Offsets> = message.option(NETMAP_REQ_OPT_OFFSETS);
         let request = Request {
             offsets,
+            authority: self.authority.clone(),
             ..Request::from_body(&message.name, &body)
         };
         let registration = match self.core.register_in(&request, region.as_ref()) {
@@ -114,7 +116,11 @@ impl Control {
         let config = ExternalConfig::from_option(&mut option.nro_info, page_size());
         let region = memory.object().and_then(|object| {
             let region = self.core.regions().external(object, &config);
-            region.map_err(|error| {
+            let charged = region.and_then(|region| {
+                region.charge_to(&self.authority)?;
+                Ok(region)
+            });
+            charged.map_err(|error| {
                 let name = message.name.clone();
                 refused(&RegisterError::Memory { name, error })
             })
@@ -175,6 +181,7 @@ impl Control {
             host_tx_rings: body.nr_host_tx_rings,
             host_rx_rings: body.nr_host_rx_rings,
             mem_id: body.nr_mem_id,
+            authority: self.authority.clone(),
             ..Request::new(&message.name)
         };
         let PortFacts {
@@ -207,6 +214,7 @@ impl Control {
         let body: PoolsBody = message.body();
         let request = Request {
             mem_id: body.nr_mem_id,
+            authority: self.authority.clone(),
             ..Request::new(&message.name)
         };
         let PortFacts { region, .. } = self.facts(&request)?;
@@ -230,7 +238,10 @@ impl Control {
 
     fn attach(&self, message: &mut Message) -> Result<(), Errno> {
         let body: AttachBody = message.body();
-        let request = Request::from_body(&message.name, &body.reg);
+        let request = Request {
+            authority: self.authority.clone(),
+            ..Request::from_body(&message.name, &body.reg)
+        };
         let index = self.core.attach_interface(&request);
         message.set_body(&AttachBody {
             port_index: index.map_err(|error| refused(&error))?.into(),
@@ -298,6 +309,7 @@ impl Control {
             tx_rings: body.nr_tx_rings,
             rx_rings: body.nr_rx_rings,
             mem_id: body.nr_mem_id,
+            authority: self.authority.clone(),
             ..Request::new(&message.name)
         };
         let made = self.core.new_interface(&request);

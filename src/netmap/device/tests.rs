@@ -12,9 +12,10 @@ use crate::net::frame::{BATCH, Batch, Frame};
 use crate::netmap::abi::nmreq::{NR_RX_RINGS_ONLY, NR_TX_RINGS_ONLY};
 use crate::netmap::abi::{NR_FORWARD, NS_FORWARD, Slot};
 use crate::netmap::attachment::Dropped;
+use crate::netmap::authority::{Account, Authority, Grant, Limits, Rights};
 use crate::netmap::mem::RegionConfig;
 use crate::netmap::port::{Direction, Port};
-use crate::netmap::register::{Netmap, Registration, Request, RingMode};
+use crate::netmap::register::{Netmap, RegisterError, Registration, Request, RingMode};
 use crate::netmap::vale::Switches;
 use crate::virtio::memory::Readable;
 use crate::virtio::net_header::NetHeader;
@@ -409,4 +410,32 @@ fn an_interface_on_a_switch_forwards() {
     assert_eq!(release(&port, 0, 0), 1);
     let headers = core.set_header_len("vale0:if0", crate::netmap::port::HeaderLen::Full);
     assert_eq!(headers.unwrap_err().errno(), Errno::EOPNOTSUPP);
+}
+
+#[test]
+fn an_interface_takes_a_right_of_its_own() {
+    let account = Arc::new(Account::new(7, Limits::default()));
+    let of = |rights| {
+        let grants = vec![Grant {
+            rights,
+            switch: Some("vale0".to_owned()),
+        }];
+        Authority::client(Arc::clone(&account), false, grants)
+    };
+    let (core, _) = bed();
+    let ask = |name: &str, authority: &Authority| Request {
+        authority: authority.clone(),
+        ..Request::new(name)
+    };
+    let errno = |error: RegisterError| error.errno();
+    let creates = of(Rights::CREATE);
+    let refused = core.attach_interface(&ask("vale0:if0", &creates));
+    assert_eq!(refused.map_err(errno), Err(Errno::EACCES));
+    let bwraps = of(Rights::BWRAP);
+    let refused = core.attach_interface(&ask("vale1:if0", &bwraps));
+    assert_eq!(refused.map_err(errno), Err(Errno::EACCES));
+    let refused = core.register(&ask("if0", &bwraps)).map(drop);
+    assert_eq!(refused.map_err(errno), Err(Errno::EACCES), "not on vale0");
+    core.attach_interface(&ask("vale0:if0", &bwraps)).unwrap();
+    core.detach_interface("vale0:if0").unwrap();
 }

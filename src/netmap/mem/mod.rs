@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::abi;
+use super::authority::LimitError;
 pub use entries::{Entries, Entry};
 pub use external::ExternalConfig;
 use object::{ObjectId, SharedObject};
@@ -133,6 +134,9 @@ pub enum MemError {
     /// No region has this id.
     #[error("there is no netmap memory region {0}; 0 makes a new one, 1 is the global one")]
     NoSuchRegion(u16),
+    /// The user has as much as it may have.
+    #[error(transparent)]
+    Limit(LimitError),
     /// All 65535 ids are taken.
     #[error("all ids of netmap memory regions are taken")]
     NoId,

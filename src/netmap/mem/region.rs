@@ -12,6 +12,7 @@ use super::pool::{Bounds, Free, PoolLayout};
 use super::view::{FIRST_BUFFER, RingParts, RingView, SlotOffsets};
 use super::{GLOBAL_ID, MemError, RegionConfig};
 use crate::netmap::abi::{self, Slot};
+use crate::netmap::authority::{Authority, Charge, Resource};
 
 /// The bounds of a region's three pools.
 struct RegionBounds {
@@ -58,6 +59,7 @@ pub struct Region {
     rings: PoolLayout,
     buffers: PoolLayout,
     free: Mutex<Pools>,
+    charge: OnceLock<Charge>,
 }
 
 /// What is free of each pool.
@@ -108,7 +110,29 @@ impl Region {
             rings,
             buffers,
             free: Mutex::new(free),
+            charge: OnceLock::new(),
         }
+    }
+
+    /// Makes it the client's, unless it is somebody's already.
+    ///
+    /// # Errors
+    /// The client has as much memory as it may have.
+    pub fn charge_to(&self, client: &Authority) -> Result<(), MemError> {
+        if self.charge.get().is_some() {
+            return Ok(());
+        }
+        let charge = client.charge(Resource::Memory, self.bytes);
+        if let Some(charge) = charge.map_err(MemError::Limit)? {
+            // Where somebody was faster, the charge is given back.
+            let _ = self.charge.set(charge);
+        }
+        Ok(())
+    }
+
+    /// The user whose clients it belongs to; `None`: the service itself.
+    pub fn owner(&self) -> Option<u32> {
+        self.charge.get().map(Charge::uid)
     }
 
     /// The region's id (`nr_mem_id`).

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::find::Search;
 use super::{Netmap, RegisterError, Request, RingMode, State};
 use crate::netmap::adapter::{Adapter, Kind};
+use crate::netmap::authority::Rights;
 use crate::netmap::device::{AttachError, DevicePort, PollingError, PollingRequest};
 use crate::netmap::rings::Shape;
 
@@ -67,6 +68,7 @@ impl Netmap {
         switch: &str,
         port: &str,
     ) -> Result<u8, RegisterError> {
+        request.may(Rights::BWRAP)?;
         let in_use = || RegisterError::InUse(request.name.clone());
         let Some(device) = adapter.device() else {
             return Err(in_use());

@@ -6,6 +6,7 @@ use std::io;
 use nix::errno::Errno;
 
 use super::OffsetError;
+use crate::netmap::authority::{LimitError, Rights};
 use crate::netmap::device::{DeviceError, PollingError};
 use crate::netmap::mem::MemError;
 use crate::netmap::name::NameError;
@@ -158,6 +159,20 @@ pub enum RegisterError {
         /// Why.
         error: OffsetError,
     },
+    /// A right that the client does not have.
+    #[error("{name}: the client may not {right} there; add allow= to vtnetd -N")]
+    Forbidden {
+        /// The port.
+        name: String,
+        /// What it may not.
+        right: Rights,
+    },
+    /// A port whose memory is not the client's.
+    #[error("{0}: the port is another user's; allow the right share, or use a port of one's own")]
+    NotOwn(String),
+    /// The user has as many ports as it may have.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// The port has users.
     #[error("{0}: the port is in use; close what uses it first")]
     InUse(String),
@@ -195,6 +210,7 @@ impl RegisterError {
             Self::SwitchName { make: false, .. } | Self::NoPort(_) => Errno::ENXIO,
             Self::NoPipe(_) => Errno::ENODEV,
             Self::GuestMemory(_) | Self::DeviceHeader(_) => Errno::EOPNOTSUPP,
+            Self::Forbidden { .. } | Self::NotOwn(_) => Errno::EACCES,
             Self::VnetHeader(_) => Errno::EIO,
             Self::InUse(_)
             | Self::Bind {
@@ -226,12 +242,14 @@ impl RegisterError {
                 | MemError::TooSmall { .. }
                 | MemError::NoRoom { .. }
                 | MemError::System { .. }
+                | MemError::Limit(_)
                 | MemError::NoId => Errno::ENOMEM,
             },
             // There is nowhere left to put the port.
             Self::SwitchName { make: true, .. }
             | Self::NullShape(_)
             | Self::Switch(PortError::Full(_))
+            | Self::Limit(_)
             | Self::Waker { .. } => Errno::ENOMEM,
         }
     }

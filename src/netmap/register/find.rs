@@ -9,6 +9,7 @@ use super::bindings::selected;
 use super::{Netmap, PIPES, RegisterError, Request, RingMode, State};
 use crate::netmap::abi::{NM_MAXPIPES, NM_PIPE_MAXRINGS, NM_PIPE_MAXSLOTS, nmreq};
 use crate::netmap::adapter::{Adapter, Kind, Lifetime, PipeEnd, Place, ValePort, monitor_letters};
+use crate::netmap::authority::{Authority, Resource, Rights};
 use crate::netmap::mem::{MemError, PortNeeds, Region, RegionConfig};
 use crate::netmap::monitor::GuestMonitor;
 use crate::netmap::name::PortName;
@@ -59,6 +60,11 @@ impl Netmap {
             self.named(state, request, search)?
         };
         adapter.hold();
+        // A port that is new belongs to who asks.
+        if let Err(error) = request.may_use(adapter.region()) {
+            self.put(state, &adapter);
+            return Err(error);
+        }
         Ok(adapter)
     }
 
@@ -116,10 +122,15 @@ impl Netmap {
         }
         let plain = Request {
             flags: request.flags & !(flags | nmreq::NR_ZCOPY_MON),
+            // A copy has memory of its own; who may have it is asked below.
+            authority: Authority::default(),
             ..request.clone()
         };
         let parent = self.find(state, &plain, search)?;
-        let made = self.monitor_of(&parent, request, flags);
+        let made = match request.may_monitor(parent.region()) {
+            Ok(()) => self.monitor_of(&parent, request, flags),
+            Err(error) => Err(error),
+        };
         if made.is_err() {
             // The monitor holds it from here on; where there is none, nobody.
             self.put(state, &parent);
@@ -155,6 +166,7 @@ impl Netmap {
         port: &str,
         flags: u64,
     ) -> Result<Arc<Adapter>, RegisterError> {
+        request.may(Rights::MONITOR)?;
         if flags & nmreq::NR_ZCOPY_MON != 0 {
             return Err(RegisterError::GuestMemory(request.name.clone()));
         }
@@ -213,9 +225,13 @@ impl Netmap {
             }
             Ok(PortName::Host(name)) => match state.ports.get(name) {
                 Some(adapter) => Ok(Arc::clone(adapter)),
-                None => self
-                    .device_port(state, request, search)?
-                    .ok_or_else(|| RegisterError::NoPort(name.to_owned())),
+                None => {
+                    if self.is_device(name)? {
+                        request.may(Rights::BWRAP)?;
+                    }
+                    self.device_port(state, request, search)?
+                        .ok_or_else(|| RegisterError::NoPort(name.to_owned()))
+                }
             },
             Err(error) if name.contains(['{', '}']) => Err(RegisterError::Name(error)),
             Err(error) if name.starts_with("vale") => Err(RegisterError::SwitchName {
@@ -341,6 +357,7 @@ impl Netmap {
         region: Option<&Arc<Region>>,
         lifetime: Lifetime,
     ) -> Result<Arc<Adapter>, RegisterError> {
+        let charge = request.authority.charge(Resource::Ports, 1)?;
         let shape = request.shape();
         let region = match region {
             Some(region) => Arc::clone(region),
@@ -350,6 +367,7 @@ impl Netmap {
         let ring_port = Arc::new(RingPort::new(&name, Arc::clone(&region), shape));
         let kind = Kind::Vale(ValePort {
             ring_port,
+            charge,
             lifetime,
             place: ArcSwapOption::empty(),
         });
@@ -441,7 +459,10 @@ impl Netmap {
             extra_bufs: request.extra_bufs(),
             pipes,
         }));
-        region.map_err(|error| memory(request, error))
+        let region = region.map_err(|error| memory(request, error))?;
+        let charged = region.charge_to(&request.authority);
+        charged.map_err(|error| memory(request, error))?;
+        Ok(region)
     }
 
     /// The caller holds the port no more. What nobody holds is gone, and what

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Netmap, RegisterError, Request, Search, State};
 use crate::netmap::abi::NM_BDG_NAME;
 use crate::netmap::adapter::{Adapter, Lifetime, ValePort};
+use crate::netmap::authority::Rights;
 use crate::netmap::mem::Region;
 use crate::netmap::name::{PortName, switch_port};
 use crate::netmap::port::HeaderLen;
@@ -172,6 +173,7 @@ impl Netmap {
             return index;
         }
         let vale = persistent(&adapter)?;
+        request.may(Rights::CREATE)?;
         if vale.place.load().is_some() || adapter.active() > 0 {
             return Err(RegisterError::InUse(name.clone()));
         }

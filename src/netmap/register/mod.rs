@@ -12,6 +12,7 @@ mod error;
 mod find;
 mod manage;
 mod offsets;
+mod owner;
 mod poll;
 mod port_string;
 mod request;
@@ -26,6 +27,7 @@ use nix::errno::Errno;
 pub use error::RegisterError;
 pub use manage::{PortFacts, SwitchPort};
 pub use offsets::OffsetError;
+pub(in crate::netmap) use owner::switch_of;
 pub use port_string::parse_port_string;
 pub use request::{Request, RingMode};
 

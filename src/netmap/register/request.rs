@@ -3,6 +3,7 @@
 use crate::netmap::abi;
 use crate::netmap::abi::nmreq::{self, RegisterBody};
 use crate::netmap::abi::option::Offsets;
+use crate::netmap::authority::Authority;
 use crate::netmap::rings::{HostRings, Shape};
 
 /// Which rings to bind (`nr_mode` with `nr_ringid`).
@@ -55,6 +56,8 @@ pub struct Request {
     pub extra_bufs: u32,
     /// Slots say where in the buffer their data begins.
     pub offsets: Option<Offsets>,
+    /// Who asks.
+    pub authority: Authority,
 }
 
 impl Request {
@@ -74,6 +77,7 @@ impl Request {
             mem_id: 0,
             extra_bufs: 0,
             offsets: None,
+            authority: Authority::default(),
         }
     }
 
@@ -102,6 +106,7 @@ impl Request {
             mem_id: body.nr_mem_id,
             extra_bufs: body.nr_extra_bufs,
             offsets: None,
+            authority: Authority::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use super::wire::page::{PAGE, Service as Page};
 use super::wire::socket::send_message;
 use super::wire::{Answer, DESCRIPTORS_MAX, Request, VERSION, WireError};
 use crate::netmap::abi::nmreq::{NIOCRXSYNC, NIOCTXSYNC};
+use crate::netmap::authority::{Account, Charge};
 use crate::netmap::ctrl::Control;
 use crate::sandbox::{Role, limit};
 use crate::socket::is_unix;
@@ -48,6 +49,7 @@ pub(super) struct Connection {
     watched: bool,
     /// Tokens of its channels.
     pub channels: Vec<u64>,
+    charge: Charge,
 }
 
 /// A channel, as the control thread sees it.
@@ -56,6 +58,7 @@ pub(super) struct Line {
     channel: Arc<Channel>,
     /// Token of its connection.
     pub connection: u64,
+    _charge: Charge,
 }
 
 impl AsFd for Connection {
@@ -102,7 +105,12 @@ impl Ends {
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd, control: Control, workers: &Workers) -> Self {
+    pub(super) fn new(
+        socket: OwnedFd,
+        control: Control,
+        workers: &Workers,
+        charge: Charge,
+    ) -> Self {
         let client = Arc::new(Client::new(control));
         Self {
             seat: workers.seat(Occupant::Client(Arc::clone(&client))),
@@ -110,7 +118,13 @@ impl Connection {
             client,
             watched: false,
             channels: Vec::new(),
+            charge,
         }
+    }
+
+    /// On whose account it is.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        self.charge.account()
     }
 
     /// Makes a channel of what the client has sent. The connection's token is
@@ -118,7 +132,7 @@ impl Connection {
     ///
     /// # Errors
     /// The client was told, too, if it can be.
-    pub(super) fn attach(&self, ends: Ends, token: u64) -> Result<Line, End> {
+    pub(super) fn attach(&self, ends: Ends, token: u64, charge: Charge) -> Result<Line, End> {
         let (page, fd) = Page::new().inspect_err(|errno| ends.refuse(*errno))?;
         limit(&fd, Role::Memory).map_err(errno)?;
         let Ends { socket, bell } = ends;
@@ -126,6 +140,7 @@ impl Connection {
             socket,
             channel: Arc::new(Channel::new(page, bell)),
             connection: token,
+            _charge: charge,
         };
         let bell = line.channel.bell();
         let watched = self.seat.watch(bell, Event::Bell);

@@ -13,10 +13,12 @@ use nix::unistd::geteuid;
 
 use super::client::Client;
 use super::connection::{Connection, End, Ends, Line, check_version};
-use super::peer::{Peer, peer};
+use super::peer::peer;
+use super::rules::Rules;
 use super::wire::socket::receive_message;
 use super::wire::{CHANNELS, MESSAGE_MAX, Request};
 use crate::event::{Events, Interest, Poller};
+use crate::netmap::authority::Resource;
 use crate::netmap::ctrl::Control;
 use crate::netmap::register::Netmap;
 use crate::sandbox::{Role, limit};
@@ -26,6 +28,8 @@ use crate::worker::Workers;
 const REST: Duration = Duration::from_secs(1);
 /// How soon to look again whether a worker has let go of a client.
 const REAP: Duration = Duration::from_millis(2);
+/// How long requests wait for workers to let go of clients that are gone.
+const PATIENCE: Duration = Duration::from_millis(5);
 /// Most connections accepted in one go.
 const ACCEPTS: u32 = 16;
 /// Token of the listening socket; the others count on from it and are not used
@@ -53,8 +57,7 @@ pub struct Service {
     core: Arc<Netmap>,
     workers: Arc<Workers>,
     listener: OwnedFd,
-    /// The user that serves.
-    own: u32,
+    rules: Rules,
     poller: Poller,
     events: Events,
     entries: HashMap<u64, Entry>,
@@ -63,6 +66,8 @@ pub struct Service {
     retry: Option<Instant>,
     /// Clients that are gone, until their workers know.
     gone: Vec<Arc<Client>>,
+    /// Since when requests wait for that.
+    held: Option<Instant>,
     room: Vec<u8>,
 }
 
@@ -79,20 +84,26 @@ impl Service {
     ///
     /// # Errors
     /// The system has no descriptors left.
-    pub fn new(core: Arc<Netmap>, workers: Arc<Workers>, listener: OwnedFd) -> io::Result<Self> {
+    pub fn new(
+        core: Arc<Netmap>,
+        workers: Arc<Workers>,
+        listener: OwnedFd,
+        rules: Rules,
+    ) -> io::Result<Self> {
         let poller = Poller::new()?;
         poller.add(listener.as_fd(), LISTENER, Interest::READ)?;
         Ok(Self {
             core,
             workers,
             listener,
-            own: geteuid().as_raw(),
+            rules: rules.of(geteuid().as_raw()),
             poller,
             events: Events::new(),
             entries: HashMap::new(),
             next: LISTENER + 1,
             retry: None,
             gone: Vec::new(),
+            held: None,
             room: vec![0; MESSAGE_MAX],
         })
     }
@@ -112,7 +123,8 @@ impl Service {
         let waited = self.poller.wait(&mut events, Some(Duration::ZERO));
         // What is closed is free for whoever asks afterwards, as with the
         // kernel's: ends come before requests, and requests wait until workers
-        // have let go. They are told again.
+        // have let go, but not for long: others may come and go all the time.
+        // They are told again.
         let (ends, requests): (Vec<_>, Vec<_>) = events
             .iter()
             .map(|event| event.token)
@@ -125,8 +137,10 @@ impl Service {
             }
         }
         self.reap();
-        for token in requests {
-            if self.gone.is_empty() {
+        let held = *self.held.get_or_insert_with(Instant::now);
+        if self.gone.is_empty() || held.elapsed() > PATIENCE {
+            self.held = None;
+            for token in requests {
                 self.receive(token);
             }
         }
@@ -180,15 +194,23 @@ impl Service {
             Err(errno) => return Err(errno.into()),
         };
         limit(&socket, Role::Connection)?;
-        let Peer { uid } = peer(&socket)?;
-        if uid != 0 && uid != self.own {
-            tracing::warn!("netmap service: user {uid} may not connect; it was turned away");
+        let peer = peer(&socket)?;
+        let uid = peer.uid;
+        let Some((authority, account)) = self.rules.authority(&peer) else {
+            tracing::warn!("netmap service: user {uid} was turned away; add allow={uid}: to -N");
             return Ok(true);
-        }
+        };
+        let charge = match account.charge(Resource::Connections, 1) {
+            Ok(charge) => charge,
+            Err(error) => {
+                tracing::warn!("netmap service: {error}");
+                return Ok(true);
+            }
+        };
         let token = self.take_token();
         self.poller.add(socket.as_fd(), token, Interest::READ)?;
-        let control = Control::new(Arc::clone(&self.core));
-        let connection = Connection::new(socket, control, &self.workers);
+        let control = Control::of(Arc::clone(&self.core), authority);
+        let connection = Connection::new(socket, control, &self.workers, charge);
         self.entries.insert(token, Entry::Connection(connection));
         tracing::debug!("netmap client {token}: user {uid} connected");
         Ok(true)
@@ -246,12 +268,14 @@ impl Service {
             ends.refuse(errno);
             return Ok(None);
         }
-        if connection.channels.len() >= CHANNELS {
+        let room = connection.channels.len() < CHANNELS;
+        let charge = connection.account().charge(Resource::Channels, 1);
+        let Some(charge) = charge.ok().filter(|_| room) else {
             ends.refuse(Errno::EMFILE);
             return Ok(None);
-        }
+        };
         // A channel that cannot be had is no reason to end the others.
-        let line = match connection.attach(ends, token) {
+        let line = match connection.attach(ends, token, charge) {
             Ok(line) => line,
             Err(end) => {
                 tracing::debug!("netmap client {token}: no channel: {end}");

@@ -16,6 +16,7 @@
 //! | `client` | syncs, in a worker |
 //! | `memory` | a client's memory, as far as it came along |
 //! | `peer` | who is at the other end |
+//! | [`rules`] | what they may do |
 
 mod client;
 mod connection;
@@ -23,6 +24,7 @@ pub mod gather;
 mod listener;
 mod memory;
 mod peer;
+pub mod rules;
 pub mod wire;
 
 pub use client::Client;

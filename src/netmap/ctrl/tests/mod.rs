@@ -1,6 +1,7 @@
 //! Tests of control requests, in the order of netmap's own `ctrl-api-test`,
 //! whose cases are here with those that it leaves out.
 
+mod allowed;
 mod external;
 mod hostile;
 mod legacy;

@@ -200,7 +200,6 @@ fn modes_of_the_control_interface() {
         (u32::MAX, RingMode::Other(u32::MAX)),
     ] {
         let want = Request {
-            name: "vale0:a".to_owned(),
             mode,
             ring: 3,
             flags: 7,
@@ -212,7 +211,7 @@ fn modes_of_the_control_interface() {
             host_rx_rings: 0,
             mem_id: 5,
             extra_bufs: 6,
-            offsets: None,
+            ..Request::new("vale0:a")
         };
         assert_eq!(from(nr_mode), want);
     }

@@ -12,7 +12,8 @@ use nix::unistd::ftruncate;
 
 use zerocopy::{Immutable, IntoBytes};
 
-use super::bed::{Bed, Program};
+use super::bed::Bed;
+use super::program::Program;
 use crate::netmap::abi::nmreq::*;
 use crate::netmap::abi::option::*;
 use crate::netmap::abi::{NETMAP_API, Ring};

@@ -1,7 +1,10 @@
 //! Programs that use the service over real sockets.
 
 mod bed;
+mod hostile;
 mod loops;
+#[path = "../../../../tests/service/program.rs"]
+mod program;
 
 use std::os::fd::AsFd;
 use std::thread;
@@ -13,7 +16,8 @@ use super::wire::Request;
 use super::wire::page::Operation;
 use crate::netmap::abi::nmreq::*;
 use crate::netmap::port::Direction;
-use bed::{Bed, Channel, frame};
+use bed::Bed;
+use program::{Channel, frame};
 
 #[test]
 fn two_programs_meet_on_a_switch() {

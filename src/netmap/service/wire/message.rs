@@ -90,8 +90,8 @@ pub enum WireError {
     /// No message is that long.
     #[error("a message would have more than {MESSAGE_MAX} bytes")]
     TooLong,
-    /// No such kind, or not in this direction.
-    #[error("message kind {0:#x} is unknown here")]
+    /// No such kind, or not in this direction, or not with segments.
+    #[error("message kind {0:#x} is not one that belongs here")]
     Kind(u32),
     /// Segments that together are longer than any request has a use for.
     #[error("the segments of a message claim more than {CLAIM_MAX} bytes")]
@@ -124,8 +124,9 @@ impl Request {
     /// There is none.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let (head, segments) = decode(bytes)?;
+        let plain = segments.is_empty();
         Ok(match head.kind {
-            ATTACH => Self::Attach {
+            ATTACH if plain => Self::Attach {
                 version: head.status,
             },
             IOCTL => Self::Ioctl {
@@ -133,7 +134,7 @@ impl Request {
                 argument: head.argument,
                 segments,
             },
-            MAP => Self::Map,
+            MAP if plain => Self::Map,
             kind => return Err(WireError::Kind(kind)),
         })
     }

@@ -36,6 +36,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | [`Request::Ioctl`] | errno, and what to write to the client's memory |
+//! | the same, to register with `NETMAP_REQ_OPT_EXTMEM`, with the descriptor of a sealed object | the same |
 //! | [`Request::Map`] | the region's descriptor, and its bytes in `value` |
 //!
 //! Along with a request may come the shared object that memory was made which
