@@ -5,6 +5,7 @@
 
 #[cfg(target_os = "linux")]
 mod interface;
+mod loops;
 mod own;
 mod port;
 #[path = "../programs/scene.rs"]
@@ -23,7 +24,7 @@ use scene::{SOON, Scene};
 const CLIENT: &str = "NETMAP_CLIENT";
 
 fn main() -> ExitCode {
-    let all = own::ALL.into_iter().chain(own::SYSTEM);
+    let all = own::ALL.into_iter().chain(own::SYSTEM).chain(loops::ALL);
     if let Ok(name) = env::var(CLIENT) {
         let found = all.chain(own::NAMED).find(|(known, _)| *known == name);
         found.unwrap().1();
