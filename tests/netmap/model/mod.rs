@@ -4,14 +4,14 @@
 //! | module | job |
 //! | --- | --- |
 //! | [`steps`] | what can happen |
-//! | [`world`] | does it on both sides |
+//! | [`world`] | does it on both sides, with [`client`], [`register`], [`asks`] |
 //! | [`compare`] | compares them |
 //! | [`real`] | the core, as a client sees it |
 //! | [`state`] | the model: what there is |
 //! | [`ports`] | whom a name means, and who may bind what |
 //! | [`requests`] | the other requests, and poll(2) |
 //! | [`ring`] | what a sync does |
-//! | [`switch`] | who gets a frame |
+//! | [`switch`], [`forward`] | who gets a frame |
 //! | [`region`] | memory |
 //!
 //! The model knows nothing of threads, locks and leases: everything happens at
@@ -22,10 +22,14 @@
 //! `VTNETD_MODEL_SEED` where to begin: the seed of a run that fails is printed
 //! with the fewest steps that fail the same way.
 
+mod asks;
+mod client;
 mod compare;
+mod forward;
 mod ports;
 mod real;
 mod region;
+mod register;
 mod requests;
 mod ring;
 mod state;
