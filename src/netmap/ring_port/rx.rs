@@ -73,6 +73,13 @@ fn deliver_some(
         return Delivered::default();
     };
     *lease.counts() = refused;
+    // As in `tx`: what is written next is not in the caches.
+    for nth in 0..lease.left() {
+        let slot = lease.slot(nth).and_then(|at| view.slot(at));
+        if let Some(room) = slot.and_then(|slot| view.slot_buffer(slot)) {
+            room.prefetch();
+        }
+    }
     let mut delivered = Delivered::default();
     for (done, (frame, slots)) in plan.iter().enumerate() {
         if *slots > lease.left() {

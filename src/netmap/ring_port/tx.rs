@@ -30,6 +30,7 @@ pub(super) fn send(
     let mut counts = Counts::default();
     let mut at = slots.start;
     while at != slots.end {
+        fetch(&view, at..slots.end);
         let mut batch = Batch::new();
         while at != slots.end && !batch.is_full() {
             at = collect(&view, at, slots.end, header_len, &mut batch, &mut counts);
@@ -39,6 +40,24 @@ pub(super) fn send(
         }
     }
     kring.count(&counts);
+}
+
+/// Has the processor fetch what the next batch from `slots` begins with: rings
+/// are larger than its caches, and their buffers lie where few of them fit.
+#[inline]
+fn fetch(view: &RingView<'_>, slots: Range<u32>) {
+    let mut at = slots.start;
+    for _ in 0..BATCH {
+        if at == slots.end {
+            return;
+        }
+        if let Some(slot) = view.slot(at)
+            && let Some(buffer) = view.slot_buffer(slot)
+        {
+            buffer.as_readable().truncate(slot.len.into()).prefetch();
+        }
+        at = view.next(at);
+    }
 }
 
 /// Sends as many of the frames in `slots` as `forward` takes, and counts them;
