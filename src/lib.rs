@@ -15,7 +15,7 @@
 //! | [`frontend`] | who drives the device: vhost-user |
 //! | [`driver`] | the other side: a software front end and driver, for `vtgen` |
 //! | [`device`] | the virtio-net device: config, features, rx, tx, control queue |
-//! | [`worker`] | the threads that run queue pairs |
+//! | [`worker`] | the threads that run queue pairs and netmap clients' syncs |
 //! | [`backend`] | what a device is connected to: none, tap, vale, netgraph |
 //! | [`netmap`] | the netmap core in user space and its VALE switches |
 //! | [`net`] | views of packets, checksums, segmentation |

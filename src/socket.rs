@@ -19,6 +19,8 @@ pub(crate) struct Received {
     pub lost: bool,
     /// The message was longer than there was room.
     pub cut: bool,
+    /// What was sent with `MSG_EOR` ends here. Only FreeBSD says so.
+    pub ended: bool,
 }
 
 /// recvmsg(2), with every descriptor owned even when some were lost on the way:
@@ -81,6 +83,7 @@ pub(crate) fn receive(
         fds,
         lost: message.msg_flags & libc::MSG_CTRUNC != 0,
         cut: message.msg_flags & libc::MSG_TRUNC != 0,
+        ended: message.msg_flags & libc::MSG_EOR != 0,
     })
 }
 

@@ -108,6 +108,9 @@ impl Netmap {
             0 => None,
             _ => Some(self.region(request)?),
         };
+        if let Some(region) = &region {
+            request.may_use(region)?;
+        }
         let adapter = self.new_port(&mut state, request, region.as_ref(), Lifetime::Persistent)?;
         // Held by its own name, until it is deleted.
         adapter.hold();

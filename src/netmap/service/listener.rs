@@ -253,7 +253,9 @@ impl Service {
     /// Takes a request to attach; returns the token of the new channel.
     fn next_attach(&mut self, token: u64, connection: &Connection) -> Result<Option<u64>, End> {
         let (len, descriptors) = match receive_message(connection.as_fd(), &mut self.room) {
-            Err(Errno::EAGAIN) => return Ok(None),
+            // Too much, or no descriptors left for it here: what is bound stays
+            // bound, and who has asked sees its ends closed.
+            Err(Errno::EAGAIN | Errno::EMSGSIZE) => return Ok(None),
             received => received?,
         };
         if len == 0 {

@@ -153,6 +153,14 @@ fn persistent_ports_are_their_makers() {
     assert_eq!(refused.err(), Some(Errno::EACCES));
     let mut maker = client(&core, 7, &create);
     maker.ask(NETMAP_REQ_VALE_NEWIF, "per0", &new).unwrap();
+    let mut owner = client(&core, 9, &ON_0);
+    let own = owner.register("vale0:own").unwrap();
+    let on_others = NewInterfaceBody {
+        nr_mem_id: own.nr_mem_id,
+        ..new
+    };
+    let refused = maker.ask(NETMAP_REQ_VALE_NEWIF, "per1", &on_others);
+    assert_eq!(refused.err(), Some(Errno::EACCES));
     let elsewhere = maker.ask(NETMAP_REQ_VALE_ATTACH, "vale1:per0", &attach);
     assert_eq!(elsewhere.err(), Some(Errno::EACCES));
     maker
