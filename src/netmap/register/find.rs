@@ -91,9 +91,9 @@ impl Netmap {
         let shape = request.null_shape();
         // These it has exactly; what no pipe has either would keep who syncs
         // them busy for too long.
-        if shape.tx_rings.max(shape.rx_rings) > NM_PIPE_MAXRINGS
-            || shape.tx_slots.max(shape.rx_slots) > NM_PIPE_MAXSLOTS
-        {
+        let too_much =
+            |rings, slots| rings > NM_PIPE_MAXRINGS || (rings > 0 && slots > NM_PIPE_MAXSLOTS);
+        if too_much(shape.tx_rings, shape.tx_slots) || too_much(shape.rx_rings, shape.rx_slots) {
             return Err(RegisterError::NullShape(request.name.clone()));
         }
         let rings = u32::from(shape.tx_rings) + u32::from(shape.rx_rings);
