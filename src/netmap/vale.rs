@@ -335,10 +335,8 @@ impl Switches {
             .iter_mut()
             .find(|place| place.as_ref().is_some_and(|one| Arc::ptr_eq(one, &switch)));
         // Nobody can get hold of it meanwhile: the table is locked.
-        if let Some(place) = place
-            && switch.port_count() == 0
-            && Arc::strong_count(&switch) == 2
-        {
+        let unused = switch.port_count() == 0 && Arc::strong_count(&switch) == 2;
+        if let Some(place) = place.filter(|_| unused) {
             *place = None;
         }
     }

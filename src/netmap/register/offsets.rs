@@ -50,10 +50,11 @@ impl Bindings {
     /// # Errors
     /// When the option is wrong, or a ring has others already.
     pub(super) fn set_offsets(&self, want: &Offsets) -> Result<u64, OffsetError> {
-        if let Kind::Monitor(monitor) = self.adapter().kind()
-            && monitor.flags() & NR_ZCOPY_MON != 0
-        {
-            return Err(OffsetError::ZeroCopy);
+        match self.adapter().kind() {
+            Kind::Monitor(monitor) if monitor.flags() & NR_ZCOPY_MON != 0 => {
+                return Err(OffsetError::ZeroCopy);
+            }
+            _ => {}
         }
         let mut mask = match want.nro_offset_bits {
             0 | 64 => u64::MAX,

@@ -51,9 +51,8 @@ fn fetch(view: &RingView<'_>, slots: Range<u32>) {
         if at == slots.end {
             return;
         }
-        if let Some(slot) = view.slot(at)
-            && let Some(buffer) = view.slot_buffer(slot)
-        {
+        let slot = view.slot(at).unwrap_or_default();
+        if let Some(buffer) = view.slot_buffer(slot) {
             buffer.as_readable().truncate(slot.len.into()).prefetch();
         }
         at = view.next(at);
@@ -83,9 +82,10 @@ pub(super) fn send_some(
                 starts.push(before);
             }
         }
-        if !batch.frames().is_empty()
-            && let Some((left, before)) = starts.get(forward(&batch))
-        {
+        if batch.frames().is_empty() {
+            continue;
+        }
+        if let Some((left, before)) = starts.get(forward(&batch)) {
             (at, counts) = (*left, *before);
             full = true;
         }

@@ -241,9 +241,8 @@ impl Connection {
     /// Its client, for whoever waits until the worker has let go of it; nothing
     /// is watched any more.
     pub(super) fn into_client(self) -> Arc<Client> {
-        if let Some(registration) = self.client.control().registration()
-            && self.watched
-        {
+        let registration = self.client.control().registration();
+        if let Some(registration) = registration.filter(|_| self.watched) {
             self.seat.unwatch(registration.listener().waker().as_fd());
         }
         self.client

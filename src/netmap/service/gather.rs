@@ -29,11 +29,11 @@ pub fn gather(command: u64, argument: u64, memory: &mut dyn ClientMemory) -> Vec
     match command {
         NIOCCTRL => {
             let mut header = RequestHeader::new_zeroed();
-            let read = recorder.copy_in(argument, header.as_mut_bytes());
-            if read.is_ok()
-                && let Ok(message) = Message::copy_in(&header, &mut recorder)
-                && let Some(block) = message.option::<SharedBlock>(NETMAP_REQ_OPT_CSB)
-            {
+            let read = recorder.copy_in(argument, header.as_mut_bytes()).ok();
+            let message = read.and_then(|()| Message::copy_in(&header, &mut recorder).ok());
+            let block =
+                message.and_then(|message| message.option::<SharedBlock>(NETMAP_REQ_OPT_CSB));
+            if let Some(block) = block {
                 recorder.claim(block.csb_atok, size_of::<AppToKernel>());
                 recorder.claim(block.csb_ktoa, size_of::<KernelToApp>());
             }

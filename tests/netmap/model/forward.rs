@@ -189,11 +189,7 @@ impl Model {
             numbers.in_bytes += frame.len as u64;
             numbers.flooded += u64::from(target.is_none());
             numbers.unknown += u64::from(target.is_none() && !group);
-            if let Some(target) = target
-                && !order.contains(&target)
-            {
-                order.push(target);
-            }
+            order.extend(target.filter(|target| !order.contains(target)));
             targets.push(target);
         }
         let member = one.members[source].as_mut().unwrap();

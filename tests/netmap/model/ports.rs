@@ -295,10 +295,14 @@ impl Model {
 
     fn monitor(&mut self, ask: &Ask, make: bool) -> Result<PortKey, Errno> {
         let flags = ask.monitors();
-        if let Ok(PortName::Vale { switch, port }) = PortName::parse(&ask.name)
-            && self.on_switch(&ask.name).is_none()
-            && let Some(guest) = self.switch(switch).and_then(|one| one.guest(port))
-        {
+        let guest = match PortName::parse(&ask.name) {
+            Ok(PortName::Vale { switch, port }) if self.on_switch(&ask.name).is_none() => {
+                let guest = self.switch(switch).and_then(|one| one.guest(port));
+                guest.map(|guest| (switch.to_owned(), guest))
+            }
+            _ => None,
+        };
+        if let Some((switch, guest)) = guest {
             if flags & NR_ZCOPY_MON != 0 {
                 return Err(Errno::EOPNOTSUPP);
             }
@@ -310,7 +314,7 @@ impl Model {
             ask.rings(&shape)?;
             let region = self.region_for(&shape, 0);
             let kind = Kind::GuestMonitor {
-                switch: switch.to_owned(),
+                switch,
                 guest,
                 flags,
             };
@@ -451,9 +455,13 @@ impl Model {
         };
         let owner = self.ports.get_mut(&port).unwrap();
         owner.place_mut(direction, at).ring = Some(key);
-        if let Kind::Monitor { parent, flags, .. } = owner.kind
-            && direction == Direction::Rx
-        {
+        let watched = match owner.kind {
+            Kind::Monitor { parent, flags, .. } if direction == Direction::Rx => {
+                Some((parent, flags))
+            }
+            _ => None,
+        };
+        if let Some((parent, flags)) = watched {
             for (direction, flag) in [
                 (Direction::Tx, NR_MONITOR_TX),
                 (Direction::Rx, NR_MONITOR_RX),
