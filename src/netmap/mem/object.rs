@@ -109,9 +109,24 @@ impl SharedObject {
         }
     }
 
-    /// Pages stay where they are: no hole can be made in this system's objects.
     #[cfg(not(target_os = "linux"))]
-    fn punch(&self) {}
+    fn punch(&self) {
+        use nix::errno::Errno;
+        use std::os::fd::AsRawFd;
+        let whole = libc::spacectl_range {
+            r_offset: 0,
+            // As above.
+            r_len: libc::off_t::try_from(self.len.get()).unwrap_or(libc::off_t::MAX),
+        };
+        let (fd, rest) = (self.fd.as_raw_fd(), std::ptr::null_mut());
+        // SAFETY: a range to be read, and nowhere to say what is left of it;
+        // what is mapped stays mapped and reads as zero.
+        let done =
+            unsafe { libc::fspacectl(fd, libc::SPACECTL_DEALLOC, &raw const whole, 0, rest) };
+        if let Err(errno) = Errno::result(done) {
+            tracing::debug!("pages of an unused netmap region stay in memory: {errno}");
+        }
+    }
 }
 
 /// Checks that the first `len` bytes of a client's object stay there: it is

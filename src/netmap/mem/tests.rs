@@ -351,6 +351,20 @@ fn idle_memory_is_not_touched_and_used_memory_goes_back() {
 }
 
 #[test]
+fn memory_that_was_given_back_is_zero() {
+    let regions = regions();
+    let global = regions.find(GLOBAL_ID).unwrap();
+    let one = ring(&global, 0, 1024);
+    one.view().buffer(100).unwrap().write(b"used");
+    drop(one);
+    let other = ring(&global, 0, 1024);
+    let mut found = [1; 4];
+    let buffer = other.view().buffer(100).unwrap();
+    buffer.as_readable().read(&mut found);
+    assert_eq!(found, [0; 4]);
+}
+
+#[test]
 fn a_view_reaches_no_slot_and_no_buffer_outside() {
     let region = region(1, 64);
     let ring = ring(&region, 0, 64);

@@ -117,10 +117,8 @@ impl Region {
         if self.interfaces == 0 && self.rings == 0 {
             self.taken.fill(false);
             self.taken_buffers = 0;
-            if cfg!(target_os = "linux") {
-                self.clear();
-                self.written.clear();
-            }
+            self.clear();
+            self.written.clear();
         }
     }
 

@@ -36,12 +36,16 @@ pub fn path(name: &str) -> Result<PathBuf> {
     Ok(fs::canonicalize(found)?)
 }
 
-/// Starts one.
-pub fn start(scene: &Scene, name: &str, arguments: &[&str]) -> Result<Process> {
-    // What it says is to be read as it says it.
+/// One to be started, whose words can be read as it says them.
+pub fn command(name: &str) -> Result<Command> {
     let mut command = Command::new("stdbuf");
     command.args(["-o", "L"]).arg(path(name)?);
-    scene.start_as(name, command.args(arguments))
+    Ok(command)
+}
+
+/// Starts one.
+pub fn start(scene: &Scene, name: &str, arguments: &[&str]) -> Result<Process> {
+    scene.start_as(name, command(name)?.args(arguments))
 }
 
 /// Runs one to its end.
