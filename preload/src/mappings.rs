@@ -164,6 +164,8 @@ fn parse(entry: &[u8]) -> Option<Mapping> {
     let writable = may & 3 == 3;
     let kind = match (kind, path) {
         _ if !writable => Kind::Other,
+        // Nothing of it has been touched yet.
+        (libc::KVME_TYPE_NONE, b"") => Kind::Anonymous,
         (libc::KVME_TYPE_DEFAULT | libc::KVME_TYPE_SWAP, b"") => Kind::Anonymous,
         (libc::KVME_TYPE_SWAP, b"anon") => Kind::Object(0),
         _ => Kind::Other,
