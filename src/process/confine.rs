@@ -39,12 +39,13 @@ pub fn confine_and_start_threads(
         None => (Use::Devices, pairs),
     };
     // The system says in files how many processors there are.
-    let count = Workers::default_count(most);
+    let count = config.workers;
+    let count = count.unwrap_or_else(|| Workers::default_count(most));
     if let Some(user) = user {
         user.become_it()?;
     }
     let sandbox = config.sandbox.then(Sandbox::confine).transpose()?;
-    let workers = Workers::start(count).map_err(Failure::os("worker threads"))?;
+    let workers = Workers::start(count, config.polling).map_err(Failure::os("worker threads"))?;
     let wanted = config.service.as_ref();
     let wanted = wanted.is_some_and(|service| !service.interfaces.is_empty());
     let interfaces = wanted.then(|| Devices::new(opener.interfaces(config)));

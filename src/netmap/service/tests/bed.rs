@@ -19,7 +19,7 @@ use crate::netmap::register::Netmap;
 use crate::netmap::service::Service;
 use crate::netmap::service::rules::Rules;
 use crate::netmap::vale::Switches;
-use crate::worker::Workers;
+use crate::worker::{Polling, Workers};
 
 /// A service that runs.
 pub struct Bed {
@@ -46,7 +46,7 @@ impl Bed {
         let switches = Arc::new(Switches::default());
         let core = Netmap::new(Arc::clone(&switches), RegionConfig::global());
         let core = Arc::new(core);
-        let workers = Arc::new(Workers::start(1).unwrap());
+        let workers = Arc::new(Workers::start(1, Polling::default()).unwrap());
         let stop = Arc::new((AtomicBool::new(false), Waker::new().unwrap()));
         let service = Service::new(core, workers, listener, rules).unwrap();
         let run = Arc::clone(&stop);
