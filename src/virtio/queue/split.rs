@@ -1,8 +1,8 @@
 //! The split virtqueue (section 2.7).
 
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use super::descriptor::{DESC, Table, Walk};
 use super::{
@@ -11,6 +11,7 @@ use super::{
 };
 use crate::virtio::memory::GuestMemory;
 use crate::virtio::spec::{AVAIL_F_NO_INTERRUPT, MAX_QUEUE_SIZE, USED_F_NO_NOTIFY, desc};
+use crate::word::{self, fence};
 
 /// The device's side of a split ring.
 ///
@@ -52,7 +53,7 @@ impl SplitQueue {
     #[inline]
     unsafe fn load(part: NonNull<u8>, offset: usize) -> u16 {
         // SAFETY: by contract; parts are at least 2-aligned.
-        u16::from_le(unsafe { ptr::read_volatile(part.add(offset).cast().as_ptr()) })
+        u16::from_le(unsafe { word::load(part.add(offset).cast().as_ptr()) })
     }
 
     /// # Safety
@@ -60,7 +61,7 @@ impl SplitQueue {
     #[inline]
     unsafe fn store(part: NonNull<u8>, offset: usize, value: u16) {
         // SAFETY: by contract; parts are at least 2-aligned.
-        unsafe { ptr::write_volatile(part.add(offset).cast().as_ptr(), value.to_le()) }
+        unsafe { word::store(part.add(offset).cast().as_ptr(), value.to_le()) }
     }
 
     /// Where entry `index` is in a ring.
@@ -214,8 +215,8 @@ impl VirtQueue for SplitQueue {
         // SAFETY: an entry inside the used ring, which is 4-aligned.
         unsafe {
             let entry = self.used.add(offset).cast::<u32>();
-            ptr::write_volatile(entry.as_ptr(), u32::from(chain.head).to_le());
-            ptr::write_volatile(entry.add(1).as_ptr(), len.to_le());
+            word::store(entry.as_ptr(), u32::from(chain.head).to_le());
+            word::store(entry.add(1).as_ptr(), len.to_le());
         }
     }
 

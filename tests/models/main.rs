@@ -1,0 +1,12 @@
+//! Who sleeps is woken: every protocol by which a side says that it is to be
+//! woken, with the code that runs, in every order in which loom lets threads see
+//! each other's stores. `tests/models/run` builds it; without `--cfg loom` it is
+//! empty.
+//!
+//! A lost wake-up is loom's report of a deadlock.
+
+#![cfg(loom)]
+
+mod kloop;
+mod page;
+mod queue;
