@@ -6,12 +6,23 @@ use std::sync::Arc;
 
 use vtnetd::netmap::port::Direction;
 use vtnetd::netmap::service::wire::page::{Client, Operation, Outcome, Service};
+use vtnetd::netmap::sync::Pointers;
 use vtnetd::word::model::{Bell, explore, spawn};
 
 /// Changes of threads that could have gone on, in one run of a model.
 const CHANGES: usize = 3;
 
-const SYNC: Operation = Operation::Sync(Direction::Tx);
+/// Request `number`: one that comes in more than one word.
+fn operation(number: u32) -> Operation {
+    Operation::Ring {
+        direction: Direction::Tx,
+        ring: 0,
+        pointers: Pointers {
+            head: number,
+            cur: number,
+        },
+    }
+}
 
 fn outcome(number: u32) -> Outcome {
     Outcome {
@@ -50,8 +61,8 @@ fn requests_and_answers() {
         let worker = spawn(move || {
             let mut last = 0;
             loop {
-                while let Some((number, operation)) = page.request(last) {
-                    assert_eq!((number, operation), (last + 1, Some(SYNC)));
+                while let Some((number, asked)) = page.request(last) {
+                    assert_eq!((number, asked), (last + 1, Some(operation(number))));
                     last = number;
                     if page.answer(number, outcome(number)) {
                         theirs.ring();
@@ -68,7 +79,7 @@ fn requests_and_answers() {
             }
         });
         for number in 1..=2 {
-            if client.ask(SYNC) {
+            if client.ask(operation(number)) {
                 to_service.ring();
             }
             assert_eq!(wait(&client, &to_client), outcome(number));
