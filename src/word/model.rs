@@ -12,6 +12,7 @@
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::Location;
 use std::sync::atomic::Ordering;
 use std::sync::{self, Arc};
@@ -238,6 +239,18 @@ pub fn bell(number: i32) -> Arc<Bell> {
     Arc::clone(bells.entry(number).or_default())
 }
 
+/// Rings at the other end of a pair of sockets.
+pub fn ring(socket: BorrowedFd<'_>) {
+    bell(socket.as_raw_fd()).ring();
+}
+
+/// Reads what the other end has rung, whose bell has the complement of the
+/// number.
+pub fn quiet(socket: BorrowedFd<'_>) -> bool {
+    bell(!socket.as_raw_fd()).take();
+    true
+}
+
 /// Where a fence is.
 type Place = &'static Location<'static>;
 
@@ -265,9 +278,11 @@ pub fn fence(order: Ordering) {
 }
 
 /// Starts a thread of a model, of which the calling one is another.
-pub fn spawn(body: impl FnOnce() + 'static) -> loom::thread::JoinHandle<()> {
+pub fn spawn(body: impl FnOnce() + Send + 'static) -> loom::thread::JoinHandle<()> {
     STARTED.set(true);
-    loom::thread::spawn(body)
+    // In words: a worker's turn has a batch on its stack.
+    let thread = loom::thread::Builder::new().stack_size(1 << 16);
+    thread.spawn(body).expect("a model has few threads")
 }
 
 /// What a model's threads do, from the first on.

@@ -10,3 +10,4 @@
 mod kloop;
 mod page;
 mod queue;
+mod worker;

@@ -13,7 +13,7 @@ use vtnetd::word::model::{Bell, explore, spawn};
 const CHANGES: usize = 3;
 
 /// Request `number`: one that comes in more than one word.
-fn operation(number: u32) -> Operation {
+pub fn operation(number: u32) -> Operation {
     Operation::Ring {
         direction: Direction::Tx,
         ring: 0,
@@ -33,7 +33,7 @@ fn outcome(number: u32) -> Outcome {
 
 /// Waits for an answer, as the preload object does when it has looked long
 /// enough.
-fn wait(client: &Client, bell: &Bell) -> Outcome {
+pub fn wait(client: &Client, bell: &Bell) -> Outcome {
     loop {
         client.sleep();
         if let Some(outcome) = client.answer() {

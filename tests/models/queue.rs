@@ -17,9 +17,10 @@ use vtnetd::word::model::{Bell, Model, explore, spawn};
 const CHANGES: usize = 2;
 
 /// A ring format.
-trait Format: 'static {
+pub trait Format: 'static {
     type Driver: DriverQueue + 'static;
     type Device: VirtQueue + Send + 'static;
+    const PACKED: bool;
     /// Chains to put through before the model, so that the end is passed in it,
     /// and the device has asked once whether to interrupt.
     const BEFORE: u32;
@@ -28,11 +29,12 @@ trait Format: 'static {
     fn driver(memory: &mut DriverMemory, options: QueueOptions) -> Self::Driver;
 }
 
-struct Split;
+pub struct Split;
 
 impl Format for Split {
     type Driver = driver::SplitQueue;
     type Device = SplitQueue;
+    const PACKED: bool = false;
     const BEFORE: u32 = 1;
 
     fn driver(memory: &mut DriverMemory, options: QueueOptions) -> Self::Driver {
@@ -42,11 +44,12 @@ impl Format for Split {
     }
 }
 
-struct Packed;
+pub struct Packed;
 
 impl Format for Packed {
     type Driver = driver::PackedQueue;
     type Device = PackedQueue;
+    const PACKED: bool = true;
     const BEFORE: u32 = 2;
 
     fn driver(memory: &mut DriverMemory, options: QueueOptions) -> Self::Driver {
@@ -225,7 +228,7 @@ fn kicks_beyond<F: Format>(event_idx: bool) -> Model {
 
 /// The device gives chains back, a batch at a time; the driver takes them, and
 /// sleeps whenever there are not `after` or, with fewer left, not all.
-fn interrupts<F: Format>(event_idx: bool, batches: &'static [usize], after: u16) -> Model {
+pub fn interrupts<F: Format>(event_idx: bool, batches: &'static [usize], after: u16) -> Model {
     Arc::new(move || {
         let (mut driver, mut device, buffers) = ring::<F>(event_idx);
         let all = u32::try_from(batches.iter().sum::<usize>()).unwrap();
