@@ -141,9 +141,10 @@ macro_rules! shared {
         // SAFETY: nobody looks inside.
         unsafe impl Sync for $atomic {}
 
-        #[expect(clippy::cast_possible_truncation, reason = "as wide as it was written")]
-        #[allow(clippy::missing_docs_in_private_items, missing_docs)]
+        #[allow(clippy::cast_possible_truncation, reason = "as wide as it was written")]
         impl $atomic {
+            /// The one that is there.
+            ///
             /// # Safety
             /// As for the one of `std`.
             pub unsafe fn from_ptr<'a>(at: *mut $number) -> &'a Self {
@@ -155,19 +156,23 @@ macro_rules! shared {
                 self.0.get().addr()
             }
 
+            /// As `std`'s.
             pub fn load(&self, order: Ordering) -> $number {
                 read(self.at(), size_of::<$number>(), order) as $number
             }
 
+            /// As `std`'s.
             pub fn store(&self, value: $number, order: Ordering) {
                 write(self.at(), size_of::<$number>(), value.into(), order);
             }
 
+            /// As `std`'s.
             pub fn swap(&self, value: $number, order: Ordering) -> $number {
                 let value = value.into();
                 change(self.at(), |word| (word.swap(value, order), value)) as $number
             }
 
+            /// As `std`'s.
             pub fn fetch_add(&self, value: $number, order: Ordering) -> $number {
                 let value: u64 = value.into();
                 let add = |word: &loom::sync::atomic::AtomicU64| {
@@ -179,7 +184,7 @@ macro_rules! shared {
         }
 
         impl Shared for $number {
-            #[expect(clippy::cast_possible_truncation, reason = "as wide as it was written")]
+            #[allow(clippy::cast_possible_truncation, reason = "as wide as it was written")]
             fn read(at: usize) -> Self {
                 read(at, size_of::<Self>(), Ordering::Relaxed) as Self
             }

@@ -6,6 +6,7 @@
 //! A lost wake-up is loom's report of a deadlock.
 
 #![cfg(loom)]
+#![allow(clippy::unwrap_used, reason = "it is how a test says what must be")]
 
 mod kloop;
 mod page;
