@@ -325,13 +325,18 @@ macro_rules! models {
             fn kicks() {
                 let kicks = super::kicks::<$format>;
                 let models = [
-                    // A batch; chains that come apart; chains of two buffers.
+                    // A batch; chains that come apart.
                     kicks($event_idx, &[&[1, 1]]),
                     kicks($event_idx, &[&[1], &[1]]),
-                    kicks($event_idx, &[&[2], &[1]]),
                     kicks_beyond::<$format>($event_idx),
                 ];
                 explore(CHANGES, &models);
+            }
+
+            /// There are too many orders for all changes.
+            #[test]
+            fn kicks_of_a_chain_of_two_buffers() {
+                explore(1, &[super::kicks::<$format>($event_idx, &[&[2], &[1]])]);
             }
 
             #[test]
