@@ -103,6 +103,8 @@ pub struct Frame {
 pub struct Batch<'m> {
     frames: ArrayVec<Frame, BATCH>,
     parts: ArrayVec<Readable<'m>, PARTS>,
+    /// A frame asks for something.
+    asks: bool,
 }
 
 impl<'m> Batch<'m> {
@@ -122,6 +124,12 @@ impl<'m> Batch<'m> {
     #[inline]
     pub fn frames(&self) -> &[Frame] {
         &self.frames
+    }
+
+    /// No frame asks for anything: everybody can take them as they are.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        !self.asks
     }
 
     /// What `frame` consists of, in order.
@@ -189,6 +197,7 @@ impl<'m> Batch<'m> {
     ) -> bool {
         #[expect(clippy::cast_possible_truncation, reason = "PARTS fits u16")]
         let parts = parts.start as u16..parts.end as u16;
+        self.asks |= !header.is_plain();
         let frame = Frame {
             parts,
             len,

@@ -4,7 +4,7 @@
 use std::ptr::{self, NonNull};
 
 use super::{ChainFault, Parts};
-use crate::virtio::memory::{GuestMemory, Readable, Writable};
+use crate::virtio::memory::{GuestMemory, Readable, View, Window, Writable, prefetch};
 use crate::virtio::spec::desc;
 use crate::word;
 
@@ -38,6 +38,17 @@ impl Descriptor {
     #[inline]
     pub(super) fn packed(self) -> (u16, u16) {
         (self.fourth, self.third)
+    }
+
+    /// The buffer, if with these `flags` it is a whole chain that is to be used
+    /// as `V` is, and lies in `window`.
+    #[inline]
+    pub(super) fn lone<'m, V: View<'m>>(self, flags: u16, window: &Window<'m>) -> Option<V> {
+        let wanted = if V::WRITES { desc::F_WRITE } else { 0 };
+        if flags & (desc::F_NEXT | desc::F_INDIRECT | desc::F_WRITE) != wanted {
+            return None;
+        }
+        window.view(self.addr, self.len)
     }
 }
 
@@ -84,6 +95,13 @@ impl Table {
     #[inline]
     pub(super) fn entries(&self) -> u16 {
         self.entries
+    }
+
+    /// Has the processor fetch entry `index`, which is read soon.
+    #[inline]
+    pub(super) fn prefetch(&self, index: u16) {
+        let offset = usize::from(index) * usize::from(DESC);
+        prefetch::for_reading(self.base.as_ptr().wrapping_add(offset));
     }
 
     /// Reads entry `index`, or nothing when there is no such entry.

@@ -9,9 +9,13 @@ use super::{
     Chain, ChainFault, Parts, Pop, RingAddresses, RingError, RingFeatures, SetupError, VirtQueue,
     place,
 };
-use crate::virtio::memory::GuestMemory;
+use crate::virtio::memory::{GuestMemory, View};
 use crate::virtio::spec::{AVAIL_F_NO_INTERRUPT, MAX_QUEUE_SIZE, USED_F_NO_NOTIFY, desc};
 use crate::word::{self, fence};
+
+/// How many chains before its turn a descriptor is fetched: it has just been
+/// written by another processor.
+const AHEAD: u16 = 12;
 
 /// The device's side of a split ring.
 ///
@@ -205,6 +209,45 @@ impl VirtQueue for SplitQueue {
     }
 
     #[inline]
+    fn pop_lone<'m, V: View<'m>>(
+        &mut self,
+        memory: &'m GuestMemory,
+        most: usize,
+        mut take: impl FnMut(Chain, V),
+    ) -> Result<usize, RingError> {
+        if self.next_avail == self.avail_end {
+            self.refresh()?;
+        }
+        let Some(window) = memory.window(self.hint) else {
+            return Ok(0);
+        };
+        let waiting = self.avail_end.wrapping_sub(self.next_avail);
+        let mut taken = 0;
+        while taken < most.min(waiting.into()) {
+            if usize::from(waiting) - taken > usize::from(AHEAD) {
+                let ahead = self.slot(self.next_avail.wrapping_add(AHEAD));
+                // SAFETY: an entry inside the available ring.
+                self.desc
+                    .prefetch(unsafe { Self::load(self.avail, 4 + 2 * ahead) });
+            }
+            // SAFETY: as above.
+            let head = unsafe { Self::load(self.avail, 4 + 2 * self.slot(self.next_avail)) };
+            let descriptor = self.desc.read(head);
+            let Some(view) = descriptor.and_then(|descriptor| {
+                let (flags, _) = descriptor.split();
+                descriptor.lone(flags, &window)
+            }) else {
+                break;
+            };
+            let at = self.next_avail.wrapping_add(self.used_offset);
+            take(Chain { head, at }, view);
+            self.next_avail = self.next_avail.wrapping_add(1);
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    #[inline]
     fn unpop(&mut self, chain: Chain) {
         self.next_avail = chain.at.wrapping_sub(self.used_offset);
     }
@@ -214,9 +257,13 @@ impl VirtQueue for SplitQueue {
         let offset = 4 + 8 * self.slot(chain.at);
         // SAFETY: an entry inside the used ring, which is 4-aligned.
         unsafe {
-            let entry = self.used.add(offset).cast::<u32>();
-            word::store(entry.as_ptr(), u32::from(chain.head).to_le());
-            word::store(entry.add(1).as_ptr(), len.to_le());
+            let entry = self.used.add(offset).cast::<[u32; 2]>();
+            let new = [u32::from(chain.head).to_le(), len.to_le()];
+            // A ring often goes round with the same entries; a line that is
+            // not written stays in the driver's cache.
+            if word::load(entry.as_ptr()) != new {
+                word::store(entry.as_ptr(), new);
+            }
         }
     }
 
