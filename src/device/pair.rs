@@ -251,6 +251,23 @@ impl QueuePair {
     }
 }
 
+#[cfg(loom)]
+impl QueuePair {
+    /// A pair of no device, for a model, whose guest has no address.
+    pub fn alone(backend: Arc<dyn Backend>, features: u64) -> Self {
+        let config = Config {
+            mac: Mac([0; 6]),
+            link: true,
+            announce: false,
+            pairs: 1,
+            mtu: None,
+        };
+        let shared = Shared::new("alone".to_owned(), backend, config);
+        shared.set_features(features);
+        Self::new(0, Arc::new(shared), None)
+    }
+}
+
 impl Work for QueuePair {
     /// Notes an event; [`turn`](Self::turn) acts on it.
     fn note(&self, event: u64) {

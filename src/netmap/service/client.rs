@@ -10,8 +10,11 @@ use nix::poll::PollFlags;
 
 use super::number;
 use super::wire::page::{Operation, Outcome, Service as Page};
+#[cfg(not(loom))]
 use super::wire::socket::{quiet, ring};
 use crate::netmap::ctrl::Control;
+#[cfg(loom)]
+use crate::word::model::{quiet, ring};
 use crate::worker::Work;
 
 /// What poll(2) can be asked to wait for.
@@ -194,6 +197,16 @@ impl Client {
         if let Some(registration) = self.control.registration() {
             registration.listener().attend(awake);
         }
+    }
+}
+
+#[cfg(loom)]
+impl Client {
+    /// A client with one channel, for a model.
+    pub fn alone(control: Control, page: Page, bell: OwnedFd) -> Self {
+        let client = Self::new(control);
+        client.add(&Arc::new(Channel::new(page, bell)));
+        client
     }
 }
 

@@ -6,6 +6,7 @@ use std::ptr::{self, NonNull};
 use super::{ChainFault, Parts};
 use crate::virtio::memory::{GuestMemory, Readable, View, Window, Writable, prefetch};
 use crate::virtio::spec::desc;
+use crate::word;
 
 /// Bytes of a descriptor, in either format.
 pub(super) const DESC: u16 = 16;
@@ -114,7 +115,7 @@ impl Table {
         let at = unsafe { self.base.add(usize::from(index) * usize::from(DESC)) };
         let words: [u64; 2] = if at.cast::<u64>().is_aligned() {
             // SAFETY: 16 mapped bytes, aligned for u64.
-            unsafe { ptr::read_volatile(at.cast().as_ptr()) }
+            unsafe { word::load(at.cast().as_ptr()) }
         } else {
             // SAFETY: 16 mapped bytes; bytes need no alignment. Only an
             // indirect table can be this way.

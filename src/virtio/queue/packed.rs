@@ -5,9 +5,9 @@
 //! over the first of them. Chains come back in the order in which they were
 //! taken, so a chain's used descriptor goes where the chain began.
 
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use super::descriptor::{DESC, Descriptor, Table, Walk};
 use super::{
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::virtio::memory::{GuestMemory, View};
 use crate::virtio::spec::{MAX_QUEUE_SIZE, desc, event};
+use crate::word::{self, fence};
 
 /// The device's side of a packed ring.
 ///
@@ -81,7 +82,7 @@ impl PackedQueue {
     #[inline]
     fn flags(&self, index: u16) -> u16 {
         // SAFETY: two mapped bytes of a descriptor, aligned with it.
-        u16::from_le(unsafe { ptr::read_volatile(self.field(index, FLAGS).cast().as_ptr()) })
+        u16::from_le(unsafe { word::load(self.field(index, FLAGS).cast().as_ptr()) })
     }
 
     /// What says that the chain `id`, which began at `at`, is used and has
@@ -103,7 +104,7 @@ impl PackedQueue {
     #[inline]
     fn write_used(&self, index: u16, half: u64) {
         // SAFETY: eight mapped bytes of a descriptor, aligned to eight.
-        unsafe { ptr::write_volatile(self.field(index, USED).cast().as_ptr(), half.to_le()) }
+        unsafe { word::store(self.field(index, USED).cast().as_ptr(), half.to_le()) }
     }
 
     /// The driver has made what is at `at` available (2.8.1).
@@ -119,9 +120,7 @@ impl PackedQueue {
     #[inline]
     fn event_word(&self, word: usize) -> u16 {
         // SAFETY: four mapped bytes, aligned to four.
-        u16::from_le(unsafe {
-            ptr::read_volatile(self.driver_event.cast::<u16>().add(word).as_ptr())
-        })
+        u16::from_le(unsafe { word::load(self.driver_event.cast::<u16>().add(word).as_ptr()) })
     }
 
     #[inline]
@@ -129,7 +128,7 @@ impl PackedQueue {
         // SAFETY: as for `event_word`.
         unsafe {
             let at = self.device_event.cast::<u16>().add(word);
-            ptr::write_volatile(at.as_ptr(), value.to_le());
+            word::store(at.as_ptr(), value.to_le());
         }
     }
 

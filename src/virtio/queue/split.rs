@@ -1,8 +1,8 @@
 //! The split virtqueue (section 2.7).
 
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use super::descriptor::{DESC, Table, Walk};
 use super::{
@@ -11,6 +11,7 @@ use super::{
 };
 use crate::virtio::memory::{GuestMemory, View};
 use crate::virtio::spec::{AVAIL_F_NO_INTERRUPT, MAX_QUEUE_SIZE, USED_F_NO_NOTIFY, desc};
+use crate::word::{self, fence};
 
 /// How many chains before its turn a descriptor is fetched: it has just been
 /// written by another processor.
@@ -56,7 +57,7 @@ impl SplitQueue {
     #[inline]
     unsafe fn load(part: NonNull<u8>, offset: usize) -> u16 {
         // SAFETY: by contract; parts are at least 2-aligned.
-        u16::from_le(unsafe { ptr::read_volatile(part.add(offset).cast().as_ptr()) })
+        u16::from_le(unsafe { word::load(part.add(offset).cast().as_ptr()) })
     }
 
     /// # Safety
@@ -64,7 +65,7 @@ impl SplitQueue {
     #[inline]
     unsafe fn store(part: NonNull<u8>, offset: usize, value: u16) {
         // SAFETY: by contract; parts are at least 2-aligned.
-        unsafe { ptr::write_volatile(part.add(offset).cast().as_ptr(), value.to_le()) }
+        unsafe { word::store(part.add(offset).cast().as_ptr(), value.to_le()) }
     }
 
     /// Where entry `index` is in a ring.
@@ -260,8 +261,8 @@ impl VirtQueue for SplitQueue {
             let new = [u32::from(chain.head).to_le(), len.to_le()];
             // A ring often goes round with the same entries; a line that is
             // not written stays in the driver's cache.
-            if ptr::read_volatile(entry.as_ptr()) != new {
-                ptr::write_volatile(entry.as_ptr(), new);
+            if word::load(entry.as_ptr()) != new {
+                word::store(entry.as_ptr(), new);
             }
         }
     }
