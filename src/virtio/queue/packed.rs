@@ -38,6 +38,8 @@ pub struct PackedQueue {
     /// Descriptors and chains that were taken and not published.
     held: u16,
     held_chains: u16,
+    /// Chains among them that have more than one descriptor.
+    held_long: u16,
     /// How many descriptors a chain that was taken has, by the index of its
     /// first.
     taken: Box<[u16]>,
@@ -264,6 +266,7 @@ impl VirtQueue for PackedQueue {
             used: next,
             held: 0,
             held_chains: 0,
+            held_long: 0,
             taken: vec![0; size.into()].into(),
             first: 0,
             most_offered: 0,
@@ -299,6 +302,7 @@ impl VirtQueue for PackedQueue {
         self.next = next;
         self.held += descriptors;
         self.held_chains += 1;
+        self.held_long += u16::from(descriptors > 1);
         Ok(match result {
             Ok(()) => Pop::Chain(chain),
             Err(fault) => Pop::Bad(chain, fault),
@@ -318,7 +322,6 @@ impl VirtQueue for PackedQueue {
         if self.held == self.size || !self.is_available(self.next) {
             return Ok(0);
         }
-        self.count();
         let most = most.min((self.size - self.held).into());
         let mut taken = 0u16;
         let mut at = self.next;
@@ -340,7 +343,6 @@ impl VirtQueue for PackedQueue {
             at = at.advance(1, self.size);
             taken += 1;
         }
-        self.count_due = at.wrap != self.next.wrap;
         self.next = at;
         self.held += taken;
         self.held_chains += taken;
@@ -350,8 +352,10 @@ impl VirtQueue for PackedQueue {
     #[inline]
     fn unpop(&mut self, chain: Chain) {
         self.next = Position::from_bits(chain.at);
-        self.held -= self.descriptors(self.next);
+        let descriptors = self.descriptors(self.next);
+        self.held -= descriptors;
         self.held_chains -= 1;
+        self.held_long -= u16::from(descriptors > 1);
     }
 
     #[inline]
@@ -375,11 +379,19 @@ impl VirtQueue for PackedQueue {
         // buffers and other descriptors are written before it.
         fence(Ordering::Release);
         self.write_used(self.used.index, self.first);
-        for _ in 0..count {
-            let descriptors = self.descriptors(self.used);
-            self.used = self.used.advance(descriptors, self.size);
-            self.held -= descriptors;
+        let mut passed = count;
+        if self.held_long > 0 {
+            let mut at = self.used;
+            passed = 0;
+            for _ in 0..count {
+                let descriptors = self.descriptors(at);
+                at = at.advance(descriptors, self.size);
+                passed += descriptors;
+                self.held_long -= u16::from(descriptors > 1);
+            }
         }
+        self.used = self.used.advance(passed, self.size);
+        self.held -= passed;
         self.held_chains -= count;
     }
 
