@@ -212,13 +212,14 @@ pub enum Step {
     Age,
 }
 
-const PORTS: [&str; 8] = [
+const PORTS: [&str; 9] = [
     "vale0:a",
     "vale0:b",
     "vale0:c",
     "vale1:a",
     "vale0:per0",
     "vale1:per1",
+    "vale1:per0",
     "vale0:g0",
     "vale1:g1",
 ];
@@ -232,6 +233,14 @@ const PIPES: [&str; 7] = [
     "loose}x",
 ];
 const INTERFACES: [&str; 3] = ["per0", "per1", "loose"];
+/// With names of two switches, so that they can be joined, and of a third.
+const ATTACHED: [&str; 5] = [
+    "vale0:per0",
+    "vale1:per1",
+    "vale1:per0",
+    "vale0:per1",
+    "vale2:per0",
+];
 const ODD: [&str; 10] = [
     "",
     "vale0",
@@ -420,64 +429,173 @@ pub fn step() -> Union<BoxedStrategy<Step>> {
     let guest = || 0..GUESTS;
     let asked = || (client(), name());
     Union::new_weighted(vec![
-        (14, (client(), wish(), how())
-            .prop_map(|(client, wish, how)| Step::Register { client, wish, how })
-            .boxed()),
-        (6, client().prop_map(|client| Step::Close { client }).boxed()),
-        (24, (client(), any::<u8>(), vec(spec(), 1..6), any::<bool>())
-            .prop_map(|(client, ring, frames, sync)| Step::Fill { client, ring, frames, sync })
-            .boxed()),
-        (20, (client(), any::<u8>(), 0..12u8, 0..3u8, any::<bool>())
-            .prop_map(|(client, ring, count, further, sync)| Step::Take {
-                client, ring, count, further, sync,
-            })
-            .boxed()),
-        (12, (client(), way()).prop_map(|(client, way)| Step::Sync { client, way }).boxed()),
-        (12, (client(), events(), any::<bool>())
-            .prop_map(|(client, events, sleep)| Step::Poll { client, events, sleep })
-            .boxed()),
-        (6, (client(), way(), any::<u8>(), scrawl())
-            .prop_map(|(client, way, ring, what)| Step::Scrawl { client, way, ring, what })
-            .boxed()),
-        (3, (client(), any::<u8>(), any::<u8>())
-            .prop_map(|(client, rx, tx)| Step::Exchange { client, rx, tx })
-            .boxed()),
-        (2, (client(), wish(), select(&INTERFACES[..]), prop::bool::weighted(0.8))
-            .prop_map(|(client, wish, interface, right)| Step::NewInterface {
-                client,
-                wish: Wish { name: if right { interface } else { wish.name }, ..wish },
-            })
-            .boxed()),
-        (1, (client(), prop_oneof![4 => select(&INTERFACES[..]), 1 => name()])
-            .prop_map(|(client, name)| Step::DeleteInterface { client, name })
-            .boxed()),
-        (2, (client(), prop_oneof![3 => select(&["vale0:per0", "vale1:per1", "vale1:per0"][..]), 1 => name()], mem())
-            .prop_map(|(client, name, mem)| Step::Attach { client, name, mem })
-            .boxed()),
-        (1, asked().prop_map(|(client, name)| Step::Detach { client, name }).boxed()),
-        (1, (client(), prop_oneof![Just(""), name()], 0..4u16, prop_oneof![0..6u32, Just(u32::MAX)])
-            .prop_map(|(client, name, switch, port)| Step::List { client, name, switch, port })
-            .boxed()),
-        (2, (asked(), select(&[0, 0, 10, 12, 12, 11, u32::MAX][..]))
-            .prop_map(|((client, name), len)| Step::SetHeader { client, name, len })
-            .boxed()),
-        (1, asked().prop_map(|(client, name)| Step::Header { client, name }).boxed()),
-        (1, (asked(), mem())
-            .prop_map(|((client, name), mem)| Step::Info { client, name, mem })
-            .boxed()),
-        (1, (asked(), mem())
-            .prop_map(|((client, name), mem)| Step::Pools { client, name, mem })
-            .boxed()),
-        (1, (asked(), any::<bool>())
-            .prop_map(|((client, name), on)| Step::Polling { client, name, on })
-            .boxed()),
-        (2, (guest(), select(&GUESTS_PORTS[..]))
-            .prop_map(|(guest, name)| Step::Join { guest, name })
-            .boxed()),
+        (
+            14,
+            (client(), wish(), how())
+                .prop_map(|(client, wish, how)| Step::Register { client, wish, how })
+                .boxed(),
+        ),
+        (
+            6,
+            client().prop_map(|client| Step::Close { client }).boxed(),
+        ),
+        (
+            24,
+            (client(), any::<u8>(), vec(spec(), 1..6), any::<bool>())
+                .prop_map(|(client, ring, frames, sync)| Step::Fill {
+                    client,
+                    ring,
+                    frames,
+                    sync,
+                })
+                .boxed(),
+        ),
+        (
+            20,
+            (client(), any::<u8>(), 0..12u8, 0..3u8, any::<bool>())
+                .prop_map(|(client, ring, count, further, sync)| Step::Take {
+                    client,
+                    ring,
+                    count,
+                    further,
+                    sync,
+                })
+                .boxed(),
+        ),
+        (
+            12,
+            (client(), way())
+                .prop_map(|(client, way)| Step::Sync { client, way })
+                .boxed(),
+        ),
+        (
+            12,
+            (client(), events(), any::<bool>())
+                .prop_map(|(client, events, sleep)| Step::Poll {
+                    client,
+                    events,
+                    sleep,
+                })
+                .boxed(),
+        ),
+        (
+            6,
+            (client(), way(), any::<u8>(), scrawl())
+                .prop_map(|(client, way, ring, what)| Step::Scrawl {
+                    client,
+                    way,
+                    ring,
+                    what,
+                })
+                .boxed(),
+        ),
+        (
+            3,
+            (client(), any::<u8>(), any::<u8>())
+                .prop_map(|(client, rx, tx)| Step::Exchange { client, rx, tx })
+                .boxed(),
+        ),
+        (
+            2,
+            (
+                client(),
+                wish(),
+                select(&INTERFACES[..]),
+                prop::bool::weighted(0.8),
+            )
+                .prop_map(|(client, wish, interface, right)| Step::NewInterface {
+                    client,
+                    wish: Wish {
+                        name: if right { interface } else { wish.name },
+                        ..wish
+                    },
+                })
+                .boxed(),
+        ),
+        (
+            1,
+            (
+                client(),
+                prop_oneof![4 => select(&INTERFACES[..]), 1 => name()],
+            )
+                .prop_map(|(client, name)| Step::DeleteInterface { client, name })
+                .boxed(),
+        ),
+        (
+            2,
+            (
+                client(),
+                prop_oneof![3 => select(&ATTACHED[..]), 1 => name()],
+                mem(),
+            )
+                .prop_map(|(client, name, mem)| Step::Attach { client, name, mem })
+                .boxed(),
+        ),
+        (
+            1,
+            (client(), prop_oneof![select(&ATTACHED[..]), name()])
+                .prop_map(|(client, name)| Step::Detach { client, name })
+                .boxed(),
+        ),
+        (
+            1,
+            (
+                client(),
+                prop_oneof![Just(""), name()],
+                0..4u16,
+                prop_oneof![0..6u32, Just(u32::MAX)],
+            )
+                .prop_map(|(client, name, switch, port)| Step::List {
+                    client,
+                    name,
+                    switch,
+                    port,
+                })
+                .boxed(),
+        ),
+        (
+            2,
+            (asked(), select(&[0, 0, 10, 12, 12, 11, u32::MAX][..]))
+                .prop_map(|((client, name), len)| Step::SetHeader { client, name, len })
+                .boxed(),
+        ),
+        (
+            1,
+            asked()
+                .prop_map(|(client, name)| Step::Header { client, name })
+                .boxed(),
+        ),
+        (
+            1,
+            (asked(), mem())
+                .prop_map(|((client, name), mem)| Step::Info { client, name, mem })
+                .boxed(),
+        ),
+        (
+            1,
+            (asked(), mem())
+                .prop_map(|((client, name), mem)| Step::Pools { client, name, mem })
+                .boxed(),
+        ),
+        (
+            1,
+            (asked(), any::<bool>())
+                .prop_map(|((client, name), on)| Step::Polling { client, name, on })
+                .boxed(),
+        ),
+        (
+            2,
+            (guest(), select(&GUESTS_PORTS[..]))
+                .prop_map(|(guest, name)| Step::Join { guest, name })
+                .boxed(),
+        ),
         (1, guest().prop_map(|guest| Step::Leave { guest }).boxed()),
-        (8, (guest(), vec(spec(), 1..5))
-            .prop_map(|(guest, frames)| Step::Send { guest, frames })
-            .boxed()),
+        (
+            8,
+            (guest(), vec(spec(), 1..5))
+                .prop_map(|(guest, frames)| Step::Send { guest, frames })
+                .boxed(),
+        ),
         (1, Just(Step::Age).boxed()),
     ])
 }
