@@ -165,6 +165,13 @@ impl Model {
         };
         if ask.mode == NR_REG_NULL {
             let region = region.filter(|_| make).ok_or(Errno::EINVAL)?;
+            let too_much =
+                |rings, slots| rings > NM_PIPE_MAXRINGS || (rings > 0 && slots > NM_PIPE_MAXSLOTS);
+            let shape = &ask.shape;
+            if too_much(shape.tx_rings, shape.tx_slots) || too_much(shape.rx_rings, shape.rx_slots)
+            {
+                return Err(Errno::ENOMEM);
+            }
             let rings = u32::from(ask.shape.tx_rings) + u32::from(ask.shape.rx_rings);
             if self.regions[&region]
                 .layout
