@@ -6,17 +6,16 @@
 //! when they are killed.
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bed::{Census, Error, Guest, GuestOptions, Process, Result, Scratch, Test, equipment};
-use vtnetd::driver::front_end::FrontEnd;
-use vtnetd::driver::net::{NetDriver, NetOptions};
 use vtnetd::netmap::abi::nmreq::*;
 
+use crate::drivers;
 use crate::port::{Port, ask, open, poll};
 use crate::scene::{SOON, Scene};
 use crate::{CLIENT, start};
@@ -250,78 +249,10 @@ fn beside_drivers() -> Result<()> {
     kill_beside(scene, |stop| drivers(&sockets, stop))
 }
 
-fn driver(socket: &Path) -> Result<NetDriver> {
-    let failed = |error: &dyn std::fmt::Display| Error::new(format!("driver: {error}"));
-    let front_end = FrontEnd::connect(socket).map_err(|error| failed(&error))?;
-    NetDriver::start(front_end, &NetOptions::default()).map_err(|error| failed(&error))
-}
-
-/// The addresses of the drivers, and the EtherType of their frames.
-const HEADER: [u8; 14] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5];
-
-/// One driver sends numbered frames, which the other sends back: all come, whole
-/// and in order.
 fn drivers(sockets: &[PathBuf; 2], stop: &AtomicBool) -> Result<String> {
-    const WINDOW: u32 = 16;
-    let [mut one, mut other] = [driver(&sockets[0])?, driver(&sockets[1])?];
-    let failed = |error: &dyn std::fmt::Display| Error::new(format!("driver: {error}"));
-    let ended = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let back = scope.spawn(|| {
-            let pair = other.pair(0);
-            while !ended.load(Ordering::Relaxed) {
-                let got = pair.rx.recv(Duration::from_millis(50));
-                let Some(mut got) = got.map_err(|error| failed(&error))? else {
-                    continue;
-                };
-                if got.frame[12..14] == HEADER[12..] {
-                    let (to, from) = got.frame[..12].split_at_mut(6);
-                    to.swap_with_slice(from);
-                    pair.tx.send(&got.frame).map_err(|error| failed(&error))?;
-                }
-            }
-            Ok::<_, Error>(())
-        });
-        let pair = one.pair(0);
-        let mut random = Random(0);
-        let mut count: u32 = 0;
-        let forth = (|| {
-            while !stop.load(Ordering::Relaxed) {
-                let frames: Vec<Vec<u8>> = (count..count + WINDOW)
-                    .map(|number| {
-                        let len = usize::try_from(64 + random.below(1450)).unwrap();
-                        let mut frame = HEADER.to_vec();
-                        frame.extend(number.to_be_bytes());
-                        frame.resize(len, random.next().to_be_bytes()[0]);
-                        frame
-                    })
-                    .collect();
-                for frame in &frames {
-                    pair.tx.send(frame).map_err(|error| failed(&error))?;
-                }
-                for mut sent in frames {
-                    let got = loop {
-                        let got = pair.rx.recv(SOON).map_err(|error| failed(&error))?;
-                        let got = got.ok_or_else(|| Error::new(format!("no answer to {count}")))?;
-                        if got.frame[12..14] == HEADER[12..] {
-                            break got.frame;
-                        }
-                    };
-                    sent[5] = 1;
-                    sent[11] = 2;
-                    if got != sent {
-                        return Err(Error::new(format!("{got:?} in place of answer {count}")));
-                    }
-                    count += 1;
-                }
-            }
-            Ok(())
-        })();
-        ended.store(true, Ordering::Relaxed);
-        let back = back.join().unwrap_or_else(|_| Err(Error::new("panicked")));
-        back.and(forth)?;
-        Ok(format!("{count} frames there and back"))
-    })
+    let [mut one, mut other] = [drivers::start(&sockets[0])?, drivers::start(&sockets[1])?];
+    let count = drivers::talk(&mut one, &mut other, stop)?;
+    Ok(format!("{count} frames there and back"))
 }
 
 fn beside_guests() -> Result<()> {

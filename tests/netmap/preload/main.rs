@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
 #[cfg(target_os = "linux")]
+#[path = "../programs/drivers.rs"]
+mod drivers;
+#[cfg(target_os = "linux")]
 mod interface;
 #[cfg(target_os = "linux")]
 mod killed;
