@@ -140,6 +140,24 @@ impl<'m> Batch<'m> {
             .unwrap_or_default()
     }
 
+    /// As many of the frames at `picks` as one batch holds, in a batch of their
+    /// own.
+    pub fn some(&self, picks: &mut impl Iterator<Item = usize>) -> Self {
+        let mut some = Self::new();
+        while !some.is_full() {
+            let Some(pick) = picks.next() else { break };
+            let Some(frame) = self.frames.get(pick) else {
+                continue;
+            };
+            let mark = some.mark();
+            // There is room: a frame has at most FRAME_PARTS.
+            if some.parts.try_extend_from_slice(self.parts(frame)).is_ok() {
+                some.push_frame(mark, frame.len, frame.ether, frame.header);
+            }
+        }
+        some
+    }
+
     /// Adds one part of the frame that is being collected, which begins at
     /// `mark`; `None` when the frame or the batch has too many.
     #[inline]

@@ -12,7 +12,7 @@
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::Location;
 use std::sync::atomic::Ordering;
 use std::sync::{self, Arc};
@@ -250,10 +250,10 @@ pub fn ring(socket: BorrowedFd<'_>) {
 }
 
 /// Reads what the other end has rung, whose bell has the complement of the
-/// number.
-pub fn quiet(socket: BorrowedFd<'_>) -> bool {
+/// number. No descriptors come along.
+pub fn quiet_from_anyone(socket: BorrowedFd<'_>) -> Vec<OwnedFd> {
     bell(!socket.as_raw_fd()).take();
-    true
+    Vec::new()
 }
 
 /// Where a fence is.

@@ -16,8 +16,8 @@ use vtnetd::net::frame::Batch;
 use vtnetd::netmap::ctrl::Control;
 use vtnetd::netmap::mem::RegionConfig;
 use vtnetd::netmap::register::Netmap;
-use vtnetd::netmap::service::Client;
 use vtnetd::netmap::service::wire::page::Service as Page;
+use vtnetd::netmap::service::{Client, Strays};
 use vtnetd::netmap::vale::Switches;
 use vtnetd::virtio::net_header::{LEN, NetHeader};
 use vtnetd::virtio::queue::RingFeatures;
@@ -184,6 +184,7 @@ fn a_packed_queue_that_receives() {
 fn a_client() {
     let core = Netmap::new(Arc::new(Switches::default()), RegionConfig::global());
     let core = Arc::new(core);
+    let strays = Strays::start().unwrap();
     let model = move || {
         let (page, _fd) = Page::new().unwrap();
         let mut client = page.share();
@@ -191,7 +192,7 @@ fn a_client() {
         let number = end.as_raw_fd();
         let (to_client, to_service) = (bell(number), bell(!number));
         let (end_of_all, own) = (bell(END), Arc::clone(&to_service));
-        let occupant = Client::alone(Control::new(Arc::clone(&core)), page, end.into());
+        let occupant = Client::alone(Control::new(Arc::clone(&core)), page, &strays, end.into());
         let ended = Arc::clone(&end_of_all);
         let worker = spawn(move || {
             // The bell is the first of a client's events.

@@ -25,7 +25,7 @@ mod testpmd;
 mod transcript;
 mod vtnetd;
 
-pub use census::{Census, children, processor_time};
+pub use census::{Census, children, private_resident, processor_time};
 pub use error::{Error, Result};
 pub use guest::{Guest, GuestOptions, Transfer, transfer};
 #[cfg(target_os = "linux")]
