@@ -31,7 +31,7 @@ const REST: Duration = Duration::from_secs(1);
 /// How soon to look again whether a worker has let go of a client.
 const REAP: Duration = Duration::from_millis(2);
 /// How long requests wait for workers to let go of clients that are gone.
-const PATIENCE: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_millis(50);
 /// Most connections accepted in one go.
 const ACCEPTS: u32 = 16;
 /// Token of the listening socket; the others count on from it and are not used
