@@ -12,6 +12,10 @@
 cd "$(dirname "$0")" || exit 1
 here=$(pwd)
 export VTNETD_BIN="$here" TMPDIR="${TMPDIR:-/tmp}"
+# pkt-gen, bridge and lb are a port's (net/pkt-gen), valectl(8) is the system's.
+if [ -x /usr/local/bin/pkt-gen ]; then
+	export NETMAP_PROGRAMS="${NETMAP_PROGRAMS:-/usr/local/bin:/usr/sbin}"
+fi
 limit=${TEST_LIMIT:-1800}
 passed=0 failed=0 skipped=0
 

@@ -9,8 +9,9 @@ use nix::sys::signal::Signal;
 
 use crate::{Census, Process, Result, census, equipment};
 
-/// How long it may take for what it does at once.
-const SOON: Duration = Duration::from_secs(10);
+/// How long it may take for what it does at once: a machine that is emulated and
+/// has others beside it needs seconds to give a port's memory back.
+const SOON: Duration = Duration::from_secs(60);
 
 /// What vtnetd counted: for each queue, such as `vale0:vm1 rx0`, the values of
 /// its counters by name.

@@ -3,6 +3,7 @@
 mod client;
 mod life;
 mod offloads;
+mod syncs;
 
 use std::time::Instant;
 
@@ -38,6 +39,7 @@ pub fn tests() -> Vec<Test> {
     ];
     tests.extend(life::tests());
     tests.extend(offloads::tests());
+    tests.extend(syncs::tests());
     tests
 }
 

@@ -20,6 +20,7 @@ mod waits;
 
 use std::env;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use bed::{Error, Process, Result, Test, run_tests};
 
@@ -28,6 +29,9 @@ use scene::{SOON, Scene};
 /// The environment variable that says what this executable is to do as a
 /// program that uses netmap.
 const CLIENT: &str = "NETMAP_CLIENT";
+/// Who is not done by then hangs. Hundreds of ports that come and go, and
+/// thousands of wake-ups, take an emulated machine a minute or two.
+const HANGS: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
     let all = own::ALL
@@ -64,7 +68,7 @@ fn start(scene: &Scene, name: &str) -> Result<Process> {
 fn client(name: &str) -> Result<()> {
     let scene = Scene::new()?;
     let mut process = start(&scene, name)?;
-    let status = process.wait(SOON)?;
+    let status = process.wait(HANGS)?;
     if status.success() {
         return scene.end();
     }

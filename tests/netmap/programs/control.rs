@@ -137,10 +137,17 @@ fn functional(program: &str) -> Result<()> {
     }
 }
 
+/// What it is called: FreeBSD has it in its own system.
+const VALE_CTL: &str = if cfg!(target_os = "freebsd") {
+    "valectl"
+} else {
+    "vale-ctl"
+};
+
 fn vale_ctl() -> Result<()> {
     let scene = Scene::new()?;
     let ctl = |arguments: &[&str]| {
-        let (status, said) = run(&scene, "vale-ctl", arguments)?;
+        let (status, said) = run(&scene, VALE_CTL, arguments)?;
         Ok::<_, Error>((status.success(), said.join("\n")))
     };
     assert!(ctl(&["-n", "per0"])?.0);
