@@ -5,7 +5,7 @@
 //! are needed. When it has had nothing to do for a while it rests: kicks are
 //! enabled, its queues are looked at once more, and the worker forgets it until
 //! an event. A worker with no hot pair sleeps, so an idle device costs nothing.
-//! How long "a while" is depends on how often waiting was worth it ([`Patience`]).
+//! How long "a while" is depends on how often waiting was worth it of late.
 //! The same holds for a client and its requests.
 
 use std::io;
