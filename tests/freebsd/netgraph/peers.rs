@@ -33,10 +33,11 @@ fn summary(mut vtgen: Process) -> String {
 
 /// Frames cross from one to the other: none is lost, none changes, and what
 /// vtnetd counts is what they count. What comes before the receiver is ready
-/// waits in its socket's buffer, so the sender is slow.
+/// waits in its socket's buffer, and so does what comes while others have the
+/// processor, so the sender is slow.
 fn one_way(from: &str, to: &str, args: &[&str], len: u32) {
     let (frames, rate) = match len {
-        ..=9014 => (1000, "--rate=1k"),
+        ..=1514 => (1000, "--rate=1k"),
         _ => (200, "--rate=50"),
     };
     // The longest frames that vtgen has.
