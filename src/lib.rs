@@ -20,6 +20,7 @@
 //! | [`netmap`] | the netmap core in user space and its VALE switches |
 //! | [`net`] | views of packets, checksums, segmentation |
 //! | [`virtio`] | guest memory, queues, the net header |
+//! | [`word`] | words of shared memory, and their model |
 //! | [`event`] | one interface over epoll and kqueue |
 //! | `ffi` | FreeBSD only: its kernel's and libnetgraph's structures, numbers and functions |
 
@@ -44,4 +45,5 @@ pub mod process;
 pub mod sandbox;
 mod socket;
 pub mod virtio;
+pub mod word;
 pub mod worker;

@@ -82,13 +82,13 @@ fn serve(config: &Config) -> Result<(), Failure> {
         let device = device(spec, host, &switches, &workers)?;
         control.add(device, endpoint)?;
     }
-    if let Some(rules) = rules {
+    if let (Some(rules), Some(strays)) = (rules, threads.strays) {
         let mut core = Netmap::new(Arc::clone(&switches), RegionConfig::global());
         if let Some(interfaces) = threads.interfaces {
             core = core.with_devices(interfaces);
         }
         let socket = opener.listen_service()?;
-        let service = Service::new(Arc::new(core), Arc::clone(&workers), socket, rules);
+        let service = Service::new(Arc::new(core), Arc::clone(&workers), strays, socket, rules);
         control.set_service(service.map_err(Failure::os("netmap service"))?)?;
     }
     if config.pid_file.is_some() {

@@ -5,6 +5,7 @@
 //! are needed. When it has had nothing to do for a while it rests: kicks are
 //! enabled, its queues are looked at once more, and the worker forgets it until
 //! an event. A worker with no hot pair sleeps, so an idle device costs nothing.
+//! How long "a while" is depends on how often waiting was worth it of late.
 //! The same holds for a client and its requests.
 
 use std::io;
@@ -19,7 +20,57 @@ use crate::event::{Alarm, Events, Interest, Poller, Waker};
 use crate::netmap::service::Client;
 
 /// How long a hot pair is looked at in vain before it rests.
-const POLL: Duration = Duration::from_micros(50);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polling {
+    /// This long, or less where it was not worth it of late. Zero: not at all.
+    AtMost(Duration),
+    /// It never rests: its worker has a processor for itself.
+    Always,
+}
+
+impl Default for Polling {
+    /// A few times as long as it takes to wake somebody up.
+    fn default() -> Self {
+        Self::AtMost(Duration::from_micros(50))
+    }
+}
+
+/// The least that [`Patience`] comes down to: as long as a few looks take.
+const LEAST: Duration = Duration::from_micros(4);
+
+/// How long a worker looks in vain now. Where work comes while it looks, it
+/// gets more patient, up to the limit; where it has looked in vain, it soon
+/// loses patience: at a thousand frames a second it mostly sleeps, under load
+/// it never does.
+struct Patience {
+    limit: Polling,
+    now: Duration,
+}
+
+impl Patience {
+    fn new(limit: Polling) -> Self {
+        let now = match limit {
+            Polling::AtMost(most) => most,
+            Polling::Always => Duration::MAX,
+        };
+        Self { limit, now }
+    }
+
+    /// Work came before it was at an end.
+    fn reward(&mut self) {
+        if let Polling::AtMost(most) = self.limit {
+            self.now = (2 * self.now).min(most);
+        }
+    }
+
+    /// It has come to its end.
+    fn disappoint(&mut self) {
+        if let Polling::AtMost(most) = self.limit {
+            self.now = (self.now / 4).max(LEAST).min(most);
+        }
+    }
+}
+
 /// A worker with hot pairs looks for events every so many rounds.
 const ROUNDS_PER_WAIT: u32 = 64;
 /// Token of the waker; the others are seat numbers times [`EVENTS_PER_SEAT`].
@@ -107,6 +158,7 @@ struct Worker {
     waker: Waker,
     mail: Mutex<Mail>,
     stop: AtomicBool,
+    polling: Polling,
 }
 
 /// A place at a worker. Dropping it takes away who has it.
@@ -123,12 +175,13 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` workers, at least one, and waits until all of them have
+    /// Starts `count` workers, at least one, that look for work as `polling`
+    /// says before they sleep, and waits until all of them have
     /// what they need of the system, so that the sandbox can be sealed.
     ///
     /// # Errors
     /// When the system gives no descriptors, threads or timers.
-    pub fn start(count: usize) -> io::Result<Self> {
+    pub fn start(count: usize, polling: Polling) -> io::Result<Self> {
         let mut pool = Self {
             workers: Vec::new(),
             threads: Vec::new(),
@@ -141,6 +194,7 @@ impl Workers {
                 waker: Waker::new()?,
                 mail: Mutex::default(),
                 stop: AtomicBool::new(false),
+                polling,
             });
             let waker = &worker.waker;
             worker.poller.add(waker.as_fd(), WAKE, Interest::READ)?;
@@ -262,6 +316,7 @@ impl Worker {
         let mut events = Events::new();
         let mut hot: Vec<Hot> = Vec::new();
         let mut round = 0u32;
+        let mut patience = Patience::new(self.polling);
         while !self.stop.load(Ordering::Acquire) {
             if hot.is_empty() || round % ROUNDS_PER_WAIT == 0 {
                 let timeout = (!hot.is_empty()).then_some(Duration::ZERO);
@@ -285,7 +340,7 @@ impl Worker {
             }
             round = round.wrapping_add(1);
             let mut worked = false;
-            hot.retain_mut(|hot| hot.turn(&mut worked));
+            hot.retain_mut(|hot| hot.turn(&mut patience, &mut worked));
             // A client runs on the same processors: it cannot ask for anything
             // while nobody lets it.
             if !worked && hot.iter().any(Hot::is_client) {
@@ -340,22 +395,68 @@ impl Hot {
 
     /// One turn; says in `worked` if there was anything to do. `false`: it
     /// rests.
-    fn turn(&mut self, worked: &mut bool) -> bool {
+    fn turn(&mut self, patience: &mut Patience, worked: &mut bool) -> bool {
         if self.occupant.turn() {
-            self.idle_since = None;
+            if self.idle_since.take().is_some() {
+                patience.reward();
+            }
             *worked = true;
             return true;
         }
         let now = Instant::now();
         let since = *self.idle_since.get_or_insert(now);
-        if now.duration_since(since) < POLL {
+        if now.duration_since(since) < patience.now {
             return true;
         }
         let more = self.occupant.rest();
         if more {
             self.occupant.begin();
             self.idle_since = None;
+        } else {
+            patience.disappoint();
         }
         more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_lasts_under_load_and_is_soon_lost_without() {
+        let micros = Duration::from_micros;
+        let mut patience = Patience::new(Polling::default());
+        assert_eq!(patience.now, micros(50));
+        patience.disappoint();
+        patience.disappoint();
+        assert_eq!(patience.now, LEAST);
+        patience.disappoint();
+        assert_eq!(patience.now, LEAST);
+        // A reward and a disappointment in turn, as with an answer that comes
+        // at once and a question that does not.
+        for _ in 0..100 {
+            patience.reward();
+            patience.disappoint();
+        }
+        assert_eq!(patience.now, LEAST);
+        for _ in 0..4 {
+            patience.reward();
+        }
+        assert_eq!(patience.now, micros(50));
+        patience.reward();
+        assert_eq!(patience.now, micros(50));
+    }
+
+    #[test]
+    fn limits_of_patience_are_kept() {
+        let mut none = Patience::new(Polling::AtMost(Duration::ZERO));
+        none.disappoint();
+        none.reward();
+        assert_eq!(none.now, Duration::ZERO);
+        let mut endless = Patience::new(Polling::Always);
+        endless.disappoint();
+        endless.reward();
+        assert_eq!(endless.now, Duration::MAX);
     }
 }

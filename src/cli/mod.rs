@@ -15,6 +15,7 @@ mod service;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
@@ -27,6 +28,7 @@ pub use device::{DeviceSpec, SocketSpec};
 pub use error::UsageError;
 pub use service::ServiceSpec;
 
+use crate::worker::Polling;
 use error::Blame;
 
 /// What `--print-capabilities` prints: the union VHostUserBackendCapabilities
@@ -60,6 +62,10 @@ pub struct Config {
     pub user: Option<String>,
     /// Not `--no-sandbox`.
     pub sandbox: bool,
+    /// `--workers`: how many threads serve.
+    pub workers: Option<usize>,
+    /// `--poll-us`: how long they look for work before they sleep.
+    pub polling: Polling,
     /// `-N`: other programs may use netmap ports.
     pub service: Option<Box<ServiceSpec>>,
     /// `-s`: at least one, unless there is a service.
@@ -115,14 +121,28 @@ fn options() -> Options {
             "no-sandbox",
             "serve without the sandbox, which is not safe",
         )
+        .optopt(
+            "",
+            "poll-us",
+            "look for more work for at most N microseconds before sleeping (50); always: never sleep",
+            "N|always",
+        )
+        .optopt(
+            "",
+            "workers",
+            "serve with N threads (one on each processor, and no more than queue pairs)",
+            "N",
+        )
         .optflag("", "version", "print the version and exit");
     options
 }
 
 /// The text of `-h`: a synopsis, the options, and what a device consists of.
 pub fn usage() -> String {
-    let synopsis = "usage: vtnetd [-dhv] [-p pidfile] [-u user] [--no-sandbox] [-N service] -s device ...\n       \
-                    vtnetd [-dv] [-p pidfile] [-u user] [--no-sandbox] --socket-path=PATH | --fd=N -s device";
+    let synopsis = "usage: vtnetd [-dhv] [-p pidfile] [-u user] [--no-sandbox] [--poll-us=N] [--workers=N]\n              \
+                    [-N service] -s device ...\n       \
+                    vtnetd [-dv] [-p pidfile] [-u user] [--no-sandbox] [--poll-us=N] [--workers=N]\n              \
+                    --socket-path=PATH | --fd=N -s device";
     let mut text = options().usage(synopsis);
     text.push_str(&service::usage());
     text.push_str(&device::usage());
@@ -166,6 +186,10 @@ where
     if user.as_deref() == Some("") {
         return Err("-u".blame("the name is empty", "write -u vtnetd, or leave it out"));
     }
+    let workers = matches.opt_str("workers");
+    let workers = workers.as_deref().map(threads::workers).transpose()?;
+    let polling = matches.opt_str("poll-us");
+    let polling = polling.as_deref().map(threads::polling).transpose()?;
     let service = matches.opt_str("N");
     let service = service.as_deref().map(ServiceSpec::parse).transpose()?;
     let service = service.map(Box::new);
@@ -199,6 +223,8 @@ where
         pid_file: pid_file.map(PathBuf::from),
         user,
         sandbox: !matches.opt_present("no-sandbox"),
+        workers,
+        polling: polling.unwrap_or_default(),
         service,
         devices,
     }))

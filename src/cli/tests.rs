@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -225,6 +227,18 @@ fn flags() {
     assert_eq!((all.debug, all.verbose), (true, 2));
     assert_eq!(all.pid_file, Some("/run/p".into()));
     assert_eq!((with(&["-d"]).debug, with(&["-d"]).verbose), (true, 1));
+}
+
+#[test]
+fn threads() {
+    let config = |args: &[&str]| {
+        let config = config(&[args, &["-s", "virtio-net,none,fd=3"]].concat());
+        (config.workers, config.polling)
+    };
+    let micros = Duration::from_micros;
+    assert_eq!(config(&[]), (None, Polling::AtMost(micros(50))));
+    let both = config(&["--workers=4", "--poll-us", "always"]);
+    assert_eq!(both, (Some(4), Polling::Always));
 }
 
 #[test]

@@ -95,16 +95,15 @@ impl Shared {
         self.backend.set_active_pairs(pairs.max(1));
     }
 
-    /// Whether the guest may get a frame of `len` bytes: a driver that has
-    /// negotiated the MTU must not get longer ones, but to be segmented
-    /// (5.1.4.1).
+    /// The longest frame that the guest may get, in bytes, but for those that
+    /// it segments itself ([`fits_mtu`]).
     #[inline]
-    pub(super) fn fits_mtu(&self, header: &NetHeader, len: usize) -> bool {
-        header.gso_type != GSO_NONE || len <= self.max_frame.load(Ordering::Relaxed)
+    pub(super) fn max_frame(&self) -> usize {
+        self.max_frame.load(Ordering::Relaxed)
     }
 
-    /// Derives the limit for [`fits_mtu`](Self::fits_mtu) from the features and
-    /// the configuration space.
+    /// Derives [`max_frame`](Self::max_frame) from the features and the
+    /// configuration space.
     pub(super) fn limit_frames(&self) {
         let max = if self.features() & net::F_MTU == 0 {
             usize::MAX
@@ -158,6 +157,14 @@ impl Shared {
     pub(super) fn set_filter(&self, filter: Filter) {
         self.filter.store(Arc::new(filter));
     }
+}
+
+/// Whether a guest whose longest frame has `max` bytes may get one of `len`: a
+/// driver that has negotiated the MTU must not get longer ones, but to be
+/// segmented (5.1.4.1).
+#[inline]
+pub(super) fn fits_mtu(max: usize, header: &NetHeader, len: usize) -> bool {
+    header.gso_type != GSO_NONE || len <= max
 }
 
 /// Length in bytes of the virtio-net header with these features (5.1.6.1).
@@ -241,6 +248,23 @@ impl QueuePair {
             backend_ready: AtomicBool::new(true),
             rx_starved: AtomicBool::new(false),
         }
+    }
+}
+
+#[cfg(loom)]
+impl QueuePair {
+    /// A pair of no device, for a model, whose guest has no address.
+    pub fn alone(backend: Arc<dyn Backend>, features: u64) -> Self {
+        let config = Config {
+            mac: Mac([0; 6]),
+            link: true,
+            announce: false,
+            pairs: 1,
+            mtu: None,
+        };
+        let shared = Shared::new("alone".to_owned(), backend, config);
+        shared.set_features(features);
+        Self::new(0, Arc::new(shared), None)
     }
 }
 

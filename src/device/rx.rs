@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 
-use super::pair::QueuePair;
+use super::pair::{QueuePair, fits_mtu};
 use super::queue_port::write_header;
 use super::vring::VringFault;
 use crate::backend::{Dropped, Received, Room};
@@ -195,7 +195,7 @@ impl Room for Pull<'_> {
             self.waiting.first().map_or(0, |w| w.capacity as usize)
         };
         let mut left = len.saturating_add(self.header_len);
-        if left > usable || !self.pair.shared.fits_mtu(header, len) {
+        if left > usable || !fits_mtu(self.pair.shared.max_frame(), header, len) {
             self.drop(Dropped::TooLong);
             return;
         }

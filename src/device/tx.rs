@@ -62,9 +62,7 @@ pub(super) fn turn(pair: &QueuePair) -> usize {
         pair.tx_stats.dropped.add(u64::from(sent.dropped));
     }
     let broken = memory.is_broken();
-    for chain in &chains {
-        queue.put_used(*chain, 0);
-    }
+    queue.put_all_used(chains.iter().map(|&chain| (chain, 0)));
     drop(batch);
     finish(pair, turn, chains.len(), collected, broken)
 }
@@ -84,8 +82,8 @@ fn collect<'m>(
     let result = follow(pair, queue, memory, batch, chains, &mut found);
     let features = pair.shared.features();
     let header_len = pair.shared.header_len();
-    for Found { parts, len } in found {
-        match frame(batch, parts, len, header_len, features) {
+    for found in &found {
+        match frame(batch, found, header_len, features) {
             Ok(()) => {}
             Err(Refused::Length) => pair.tx_stats.bad_length.add(1),
             Err(Refused::Header) => pair.tx_stats.bad_header.add(1),
@@ -96,8 +94,19 @@ fn collect<'m>(
 
 /// A chain's parts in the batch, and their bytes.
 struct Found {
-    parts: Range<usize>,
-    len: u64,
+    parts: Range<u16>,
+    len: u32,
+}
+
+impl Found {
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "PARTS fits u16")]
+    fn new(parts: Range<usize>, len: u64) -> Self {
+        Self {
+            parts: parts.start as u16..parts.end as u16,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 #[inline]
@@ -110,6 +119,21 @@ fn follow<'m>(
     found: &mut ArrayVec<Found, BATCH>,
 ) -> Result<(), RingError> {
     while !batch.is_full() && !chains.is_full() {
+        queue.pop_lone(
+            memory,
+            chains.remaining_capacity(),
+            |chain, part: Readable<'m>| {
+                part.prefetch();
+                let mark = batch.mark();
+                chains.push(chain);
+                if batch.push_part(mark, part).is_some() {
+                    found.push(Found::new(mark..mark + 1, part.len() as u64));
+                }
+            },
+        )?;
+        if batch.is_full() || chains.is_full() {
+            break;
+        }
         let mark = batch.mark();
         let mut parts = Collect {
             batch,
@@ -128,10 +152,7 @@ fn follow<'m>(
             }
             Pop::Chain(chain) => {
                 chains.push(chain);
-                found.push(Found {
-                    parts: mark..batch.mark(),
-                    len,
-                });
+                found.push(Found::new(mark..batch.mark(), len));
             }
         }
     }
@@ -143,25 +164,28 @@ fn follow<'m>(
 #[inline]
 fn frame(
     batch: &mut Batch<'_>,
-    range: Range<usize>,
-    len: u64,
+    found: &Found,
     header_len: usize,
     features: u64,
 ) -> Result<(), Refused> {
-    let len = len.saturating_sub(header_len as u64);
-    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    let range = usize::from(found.parts.start)..usize::from(found.parts.end);
+    #[expect(clippy::cast_possible_truncation, reason = "at most LEN")]
+    let len = found.len.saturating_sub(header_len as u32);
     if !(ETHER_HEADER..=MAX_FRAME).contains(&(len as usize)) {
         return Err(Refused::Length);
     }
     let parts = batch.pending(range.clone());
     let together = parts
-        .first()
+        .first_mut()
         .filter(|part| header_len == LEN && part.len() >= LEN + ETHER_HEADER);
-    let (start, header, ether) = match together.and_then(read_headers) {
+    let (start, header, ether) = match together {
         // Most drivers put header and frame into one buffer.
-        Some((header, ether)) => {
-            if let Some(part) = parts.first_mut() {
-                *part = part.skip(LEN);
+        Some(part) => {
+            let (header, ether) = read_headers(part).ok_or(Refused::Length)?;
+            *part = part.skip(LEN);
+            if header.is_plain() {
+                batch.push_frame_of(range, len, ether, NetHeader::default());
+                return Ok(());
             }
             (0, header, ether)
         }

@@ -9,12 +9,13 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
 
 use crate::virtio::memory::{GuestMemory, MemoryError, Readable, RegionSpec, Writable};
+use crate::word::{AtomicU16, AtomicU32, AtomicU64};
 
 /// Where the first region of [`DriverMemory::of_len`] begins for the guest.
 pub const GUEST_BASE: u64 = 0x10_0000;
@@ -332,6 +333,12 @@ impl Area {
             "byte {at} is not aligned to {align}"
         );
         ptr
+    }
+
+    /// Lets the threads of a model share `len` bytes at `at`, `width` at once.
+    #[cfg(loom)]
+    pub fn share(&self, at: usize, len: usize, width: usize) {
+        crate::word::model::share(self.ptr(at, len, width).as_ptr(), len, width);
     }
 
     /// Reads the 16-bit field at `at`.

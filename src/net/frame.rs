@@ -103,6 +103,8 @@ pub struct Frame {
 pub struct Batch<'m> {
     frames: ArrayVec<Frame, BATCH>,
     parts: ArrayVec<Readable<'m>, PARTS>,
+    /// A frame asks for something.
+    asks: bool,
 }
 
 impl<'m> Batch<'m> {
@@ -124,12 +126,36 @@ impl<'m> Batch<'m> {
         &self.frames
     }
 
+    /// No frame asks for anything: everybody can take them as they are.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        !self.asks
+    }
+
     /// What `frame` consists of, in order.
     #[inline]
     pub fn parts(&self, frame: &Frame) -> &[Readable<'m>] {
         self.parts
             .get(usize::from(frame.parts.start)..usize::from(frame.parts.end))
             .unwrap_or_default()
+    }
+
+    /// As many of the frames at `picks` as one batch holds, in a batch of their
+    /// own.
+    pub fn some(&self, picks: &mut impl Iterator<Item = usize>) -> Self {
+        let mut some = Self::new();
+        while !some.is_full() {
+            let Some(pick) = picks.next() else { break };
+            let Some(frame) = self.frames.get(pick) else {
+                continue;
+            };
+            let mark = some.mark();
+            // There is room: a frame has at most FRAME_PARTS.
+            if some.parts.try_extend_from_slice(self.parts(frame)).is_ok() {
+                some.push_frame(mark, frame.len, frame.ether, frame.header);
+            }
+        }
+        some
     }
 
     /// Adds one part of the frame that is being collected, which begins at
@@ -189,6 +215,7 @@ impl<'m> Batch<'m> {
     ) -> bool {
         #[expect(clippy::cast_possible_truncation, reason = "PARTS fits u16")]
         let parts = parts.start as u16..parts.end as u16;
+        self.asks |= !header.is_plain();
         let frame = Frame {
             parts,
             len,

@@ -16,6 +16,7 @@ use nix::errno::Errno;
 
 use super::abi::nmreq::{NR_MONITOR_RX, NR_MONITOR_TX, NR_ZCOPY_MON};
 use super::authority::Charge;
+use super::bwrap::Second;
 use super::device::DevicePort;
 use super::kring::{Kring, Synced};
 use super::mem::Region;
@@ -61,6 +62,8 @@ pub struct ValePort {
     pub lifetime: Lifetime,
     /// Where it is attached, if it is.
     pub place: ArcSwapOption<Place>,
+    /// Where besides. Looked at and changed under the core's lock alone.
+    pub second: ArcSwapOption<Second>,
 }
 
 /// One end of a pipe.
@@ -175,6 +178,11 @@ impl Adapter {
             Kind::Device(port) => Some(port),
             _ => None,
         }
+    }
+
+    /// It is on two switches, and nobody can have its rings.
+    pub fn is_joint(&self) -> bool {
+        self.vale().is_some_and(|vale| vale.second.load().is_some())
     }
 
     /// Its rings.

@@ -97,6 +97,8 @@ pub enum Resource {
     Ports,
     /// Bytes of memory regions.
     Memory,
+    /// Descriptors that nobody has asked for, until they are closed.
+    Strays,
 }
 
 /// Channels that there may be for each connection that there may be.
@@ -109,6 +111,7 @@ impl fmt::Display for Resource {
             Self::Channels => "channels",
             Self::Ports => "ports",
             Self::Memory => "bytes of memory regions",
+            Self::Strays => "descriptors to be closed",
         })
     }
 }
@@ -130,7 +133,7 @@ pub struct LimitError {
 pub struct Account {
     uid: u32,
     limits: Limits,
-    used: Mutex<[u64; 4]>,
+    used: Mutex<[u64; 5]>,
 }
 
 impl Account {
@@ -143,7 +146,7 @@ impl Account {
         }
     }
 
-    fn used(&self) -> MutexGuard<'_, [u64; 4]> {
+    fn used(&self) -> MutexGuard<'_, [u64; 5]> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -163,6 +166,8 @@ impl Account {
             Resource::Channels => self.limits.connections.saturating_mul(CHANNELS),
             Resource::Ports => self.limits.ports,
             Resource::Memory => self.limits.memory,
+            // They are there already.
+            Resource::Strays => u64::MAX,
         }
     }
 

@@ -18,6 +18,7 @@
 //! | `kernel` | FreeBSD only: ports of `/dev/netmap` behind the same interface |
 //! | [`device`] | interfaces of the host |
 //! | [`adapter`] | a port of any kind |
+//! | [`bwrap`] | a persistent port on a second switch |
 //! | [`pipe`] | ports that lead to each other |
 //! | [`monitor`] | ports that see what others send and receive |
 //! | [`vale`] | the switch |
@@ -31,6 +32,7 @@ pub mod abi;
 pub mod adapter;
 pub mod attachment;
 pub mod authority;
+pub mod bwrap;
 pub mod ctrl;
 pub mod device;
 #[cfg(target_os = "freebsd")]

@@ -59,7 +59,7 @@ pub fn deliver(
         let frame = batch.frames().get(usize::from(*pick));
         frame.is_none_or(|frame| accepts(&frame.header, offloads))
     };
-    if picks.iter().all(fits) {
+    if batch.is_plain() || picks.iter().all(fits) {
         if picks.is_empty() {
             return Outcome::default();
         }

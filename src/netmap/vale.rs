@@ -30,6 +30,20 @@ const FLOOD: u8 = u8::MAX;
 /// For nobody.
 const NOWHERE: u8 = u8::MAX - 1;
 
+/// Every frame of a batch.
+const ALL: [u16; BATCH] = {
+    let mut all = [0; BATCH];
+    let mut at = 0;
+    while at < BATCH {
+        #[expect(clippy::cast_possible_truncation, reason = "at most BATCH")]
+        {
+            all[at] = at as u16;
+        }
+        at += 1;
+    }
+    all
+};
+
 type Ports = Vec<Option<Arc<Port>>>;
 
 /// A port's number on its switch.
@@ -220,6 +234,14 @@ impl Switch {
         let plan = self.plan(from, batch);
         if let Some(Some(port)) = ports.get(usize::from(from.0)) {
             port.sends(&plan.sent, ring, batch);
+        }
+        if let [only] = *plan.ports {
+            if plan.to.iter().all(|&to| to == only) {
+                if let Some(Some(port)) = ports.get(usize::from(only)) {
+                    port.receives(ring, batch, &ALL[..plan.to.len()]);
+                }
+                return;
+            }
         }
         let mut picks = ArrayVec::<u16, BATCH>::new();
         let give = |id: u8, picks: &mut ArrayVec<u16, BATCH>| {

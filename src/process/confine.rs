@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Failure;
 use crate::cli::Config;
 use crate::netmap::device::Devices;
+use crate::netmap::service::Strays;
 use crate::sandbox::opener::Opener;
 use crate::sandbox::{Sandbox, Use, User};
 use crate::worker::Workers;
@@ -16,6 +17,9 @@ pub struct Threads {
     pub workers: Arc<Workers>,
     /// Those of interfaces of the host, if clients may have any.
     pub interfaces: Option<Arc<Devices>>,
+    /// The one that closes what clients should not have sent, if there may be
+    /// any.
+    pub strays: Option<Strays>,
 }
 
 /// Becomes `user` and puts the sandbox on; the threads are started inside of
@@ -39,19 +43,23 @@ pub fn confine_and_start_threads(
         None => (Use::Devices, pairs),
     };
     // The system says in files how many processors there are.
-    let count = Workers::default_count(most);
+    let count = config.workers;
+    let count = count.unwrap_or_else(|| Workers::default_count(most));
     if let Some(user) = user {
         user.become_it()?;
     }
     let sandbox = config.sandbox.then(Sandbox::confine).transpose()?;
-    let workers = Workers::start(count).map_err(Failure::os("worker threads"))?;
+    let workers = Workers::start(count, config.polling).map_err(Failure::os("worker threads"))?;
     let wanted = config.service.as_ref();
     let wanted = wanted.is_some_and(|service| !service.interfaces.is_empty());
     let interfaces = wanted.then(|| Devices::new(opener.interfaces(config)));
     let interfaces = interfaces.transpose().map_err(Failure::os("threads"))?;
+    let strays = config.service.is_some().then(Strays::start);
+    let strays = strays.transpose().map_err(Failure::os("threads"))?;
     sandbox.map(|sandbox| sandbox.seal(use_of)).transpose()?;
     Ok(Threads {
         workers: Arc::new(workers),
         interfaces,
+        strays,
     })
 }

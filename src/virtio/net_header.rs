@@ -99,6 +99,7 @@ impl NetHeader {
     }
 
     /// Nothing is asked of who takes this frame.
+    #[inline]
     pub fn is_plain(&self) -> bool {
         self.flags & F_NEEDS_CSUM == 0 && self.gso_type == GSO_NONE
     }

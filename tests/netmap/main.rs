@@ -6,6 +6,7 @@
 mod client;
 mod concurrency;
 mod hostile;
+mod joins;
 mod model;
 mod offloads;
 mod switch;

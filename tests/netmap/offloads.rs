@@ -8,6 +8,7 @@ use vtnetd::netmap::register::Request;
 use vtnetd::virtio::net_header::{F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, NetHeader};
 
 use crate::client::{Client, core};
+use crate::joins::join;
 
 const IP: usize = 14;
 const TCP: usize = IP + 20;
@@ -118,4 +119,31 @@ fn a_receiver_with_a_header_gets_the_frame_as_it_is_and_a_header_made_by_us() {
         assert_eq!((header.gso_size, header.hdr_len), (1460, 54));
         assert_eq!((header.csum_start, header.csum_offset), (34, 16));
     }
+}
+
+#[test]
+fn what_passes_to_another_switch_is_finished_there() {
+    let core = core(2048);
+    join(&core);
+    let open = |name: &str, len| {
+        let flags = NR_ACCEPT_VNET_HDR;
+        let request = Request {
+            flags,
+            ..Request::new(name)
+        };
+        let client = Client::with(&core, request);
+        client.port.set_header_len(len).unwrap();
+        client
+    };
+    let a = open("valeA:a", HeaderLen::Full);
+    let whole = open("valeB:whole", HeaderLen::Full);
+    let short = open("valeB:short", HeaderLen::None);
+    let sent = segment(60_000);
+    send(&a, GSO_TCPV4, 1460, &sent);
+    let received = whole.receive();
+    assert_eq!(received.len(), 1);
+    assert!(received[0][HeaderLen::Full.bytes()..] == sent);
+    let received = short.receive();
+    assert_eq!(received.len(), 60_000_usize.div_ceil(1460));
+    assert!(received.iter().all(|frame| is_checksummed(frame)));
 }

@@ -19,7 +19,7 @@ use vtnetd::frontend::vhost_user::{EndpointSpec, FrontEnd};
 use vtnetd::net::ethernet::Mac;
 use vtnetd::netmap::vale::Switches;
 use vtnetd::virtio::spec::net;
-use vtnetd::worker::Workers;
+use vtnetd::worker::{Polling, Workers};
 
 use crate::frames::GUEST;
 
@@ -43,7 +43,7 @@ impl Bed {
     /// A device with `pairs` queue pairs on the tap `name`.
     pub fn new(name: &str, pairs: u16) -> Self {
         let backend = backend::open(&Spec::new(name, pairs), &Switches::default()).unwrap();
-        let workers = Workers::start(usize::from(pairs)).unwrap();
+        let workers = Workers::start(usize::from(pairs), Polling::default()).unwrap();
         let options = DeviceOptions {
             name: name.into(),
             mac: Mac(GUEST),

@@ -9,6 +9,8 @@ use bed::{Counters, Counts, Error, Links, Result, Scratch, Testpmd, Vtnetd};
 /// Bytes of the frames: the shortest, one in the middle, and the longest
 /// without an offload.
 const LENGTHS: [u64; 3] = [64, 512, 1514];
+/// Frames that go round from each queue, half of what a ring holds.
+const IN_FLIGHT: u32 = 128;
 /// How long frames may take to come to rest.
 const REST: Duration = Duration::from_secs(10);
 const PORTS: [&str; 2] = ["vale0:vm1", "vale0:vm2"];
@@ -24,7 +26,7 @@ pub fn run(links: Links) -> Result<()> {
     });
     let vtnetd = Path::new(env!("CARGO_BIN_EXE_vtnetd"));
     let mut vtnetd = Vtnetd::start(vtnetd, &devices, None)?;
-    let mut testpmd = Testpmd::front_end([&sockets[0], &sockets[1]], links, None)?;
+    let mut testpmd = Testpmd::front_end(&sockets, links, None)?;
     for length in LENGTHS {
         go_round(&mut vtnetd, &mut testpmd, length, seconds)
             .map_err(|error| error.while_doing(format_args!("{length} bytes")))?;
@@ -37,7 +39,7 @@ pub fn run(links: Links) -> Result<()> {
 /// What both sides have counted, at rest.
 struct Ledger {
     switch: Counters,
-    ports: [Counts; 2],
+    ports: Vec<Counts>,
 }
 
 impl Ledger {
@@ -98,11 +100,11 @@ impl Ledger {
 /// One length, from rest to rest.
 fn go_round(vtnetd: &mut Vtnetd, testpmd: &mut Testpmd, length: u64, seconds: u64) -> Result<()> {
     let before = Ledger::at_rest(vtnetd, testpmd)?;
-    testpmd.start_traffic(length)?;
+    testpmd.start_traffic(length, IN_FLIGHT)?;
     // Time is what the test asks for: as many rounds as fit into it.
     thread::sleep(Duration::from_secs(seconds));
     let late = testpmd.counts()?;
-    let later = loop_goes_on(testpmd, late)?;
+    let later = loop_goes_on(testpmd, &late)?;
     testpmd.run("stop")?;
     let after = Ledger::at_rest(vtnetd, testpmd)?;
     let mut lost = 0;
@@ -150,7 +152,7 @@ fn go_round(vtnetd: &mut Vtnetd, testpmd: &mut Testpmd, length: u64, seconds: u6
 
 /// Waits until both ports have received more than `counts` says; what they
 /// have by then, or after a while in any case.
-fn loop_goes_on(testpmd: &mut Testpmd, counts: [Counts; 2]) -> Result<[Counts; 2]> {
+fn loop_goes_on(testpmd: &mut Testpmd, counts: &[Counts]) -> Result<Vec<Counts>> {
     let start = Instant::now();
     loop {
         let now = testpmd.counts()?;

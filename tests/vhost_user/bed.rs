@@ -17,7 +17,7 @@ use vtnetd::frontend::vhost_user::{EndpointSpec, FrontEnd};
 use vtnetd::net::ethernet::Mac;
 use vtnetd::net::frame::Batch;
 use vtnetd::virtio::memory::{install_fault_handler, set_fault_notifier};
-use vtnetd::worker::Workers;
+use vtnetd::worker::{Polling, Workers};
 
 use crate::front::Front;
 
@@ -91,12 +91,16 @@ impl Drop for Directory {
 pub struct Plan {
     pub mtu: Option<u16>,
     pub pairs: u16,
+    pub polling: Polling,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        let (mtu, pairs) = (None, 2);
-        Self { mtu, pairs }
+        Self {
+            mtu: None,
+            pairs: 2,
+            polling: Polling::default(),
+        }
     }
 }
 
@@ -128,7 +132,7 @@ impl Bed {
         let alone = alone();
         install_fault_handler().unwrap();
         let directory = Directory::new();
-        let workers = Workers::start(1).unwrap();
+        let workers = Workers::start(1, plan.polling).unwrap();
         let recorder = Arc::new(Recorder::default());
         let device = device(&plan, &recorder, &workers);
         let endpoint = endpoint(&directory.socket());

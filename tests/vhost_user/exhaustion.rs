@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use vtnetd::event::{Events, Poller};
 use vtnetd::frontend::vhost_user::message::{Request, region_to_bytes};
 use vtnetd::frontend::vhost_user::{EndpointSpec, FrontEnd};
-use vtnetd::worker::Workers;
+use vtnetd::worker::{Polling, Workers};
 
 use crate::bed::{Bed, Directory, Plan, alone, at_rest, device};
 use crate::front::{Front, Memory};
@@ -51,7 +51,7 @@ fn turn(front_end: &mut FrontEnd, poller: &Poller) {
 fn a_connection_waits_until_there_are_descriptors_for_it() {
     let _alone = alone();
     let directory = Directory::new();
-    let workers = Workers::start(1).unwrap();
+    let workers = Workers::start(1, Polling::default()).unwrap();
     let device = device(&Plan::default(), &Arc::default(), &workers);
     let poller = Poller::new().unwrap();
     let endpoint = EndpointSpec::Fd(UnixListener::bind(directory.socket()).unwrap().into());
@@ -102,7 +102,7 @@ fn descriptors_that_arrive_beside_lost_ones_are_closed() {
 fn a_client_tries_again_ever_more_rarely_until_it_was_heard() {
     let _alone = alone();
     let directory = Directory::new();
-    let workers = Workers::start(1).unwrap();
+    let workers = Workers::start(1, Polling::default()).unwrap();
     let device = device(&Plan::default(), &Arc::default(), &workers);
     let poller = Poller::new().unwrap();
     let endpoint = EndpointSpec::Connect(Box::new(directory.socket()));

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 
 use vtnetd::frontend::vhost_user::message::{Request, region_to_bytes};
 use vtnetd::virtio::spec::{feature, net};
+use vtnetd::worker::Polling;
 
-use crate::bed::Bed;
+use crate::bed::{Bed, Plan};
 use crate::front::{Front, Memory, Notifiers};
 
 fn sent(bed: &Bed) -> u64 {
@@ -398,4 +399,24 @@ fn a_ring_rests_while_qemu_changes_the_region_that_it_is_in() {
     front.done(Request::AddMemReg, &region, &[memory.file.as_fd()]);
     ring.interrupted();
     assert_eq!((memory.used(1), sent(&bed)), (2, 2));
+}
+
+#[test]
+fn who_polls_always_needs_no_kick_at_any_time() {
+    let bed = Bed::plan(Plan {
+        polling: Polling::Always,
+        ..Plan::default()
+    });
+    let (mut front, memory) = ready(&bed);
+    let ring = front.start(1, &memory);
+    front.enable(1, true);
+    for frame in 0..3 {
+        // Longer than anybody looks who does not look for ever.
+        for _ in 0..200 {
+            front.sync();
+        }
+        memory.offer_frame(1, frame);
+        ring.interrupted();
+        assert_eq!(memory.used(1), frame + 1);
+    }
 }

@@ -26,7 +26,7 @@ impl Peer {
         let scratch = Scratch::new().unwrap();
         let [a, b] = [0, 1].map(|port| scratch.path(NAMES[port]));
         let mut testpmd =
-            Testpmd::back_end([&a, &b], Links::new(queues, true, false), None).unwrap();
+            Testpmd::back_end(&[&a, &b], Links::new(queues, true, false), None).unwrap();
         testpmd.run("start").unwrap();
         Self {
             _testpmd: testpmd,

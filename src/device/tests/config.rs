@@ -9,7 +9,7 @@ use crate::device::{CONFIG_LEN, Device, DeviceError, DeviceOptions};
 use crate::net::ethernet::Mac;
 use crate::netmap::vale::Switch;
 use crate::virtio::spec::{feature, net, status};
-use crate::worker::Workers;
+use crate::worker::{Polling, Workers};
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
@@ -24,7 +24,7 @@ fn options(mtu: Option<u16>) -> DeviceOptions {
 }
 
 fn with_device(mtu: Option<u16>, test: impl FnOnce(&Device)) {
-    let workers = Workers::start(1).unwrap();
+    let workers = Workers::start(1, Polling::default()).unwrap();
     let device = Device::new(options(mtu), Arc::new(Unconnected), &workers).unwrap();
     test(&device);
 }
@@ -167,7 +167,7 @@ fn queues_that_do_not_exist_are_refused() {
 
 #[test]
 fn two_devices_of_one_address_are_refused_on_one_switch_only() {
-    let workers = Workers::start(1).unwrap();
+    let workers = Workers::start(1, Polling::default()).unwrap();
     let switches = ["vale0", "vale1"].map(|name| Arc::new(Switch::new(name)));
     let make = |switch: &Arc<Switch>, port| {
         let backend = Arc::new(Vale::new(Arc::clone(switch), port));

@@ -79,9 +79,9 @@ impl Lease<'_> {
         let broken = self.memory().is_broken();
         let mut state = self.vring.lock();
         if let Some(active) = &mut state.active {
-            for (chain, len) in used {
-                active.queue.put_used(chain, if broken { 0 } else { len });
-            }
+            let len = |len| if broken { 0 } else { len };
+            let used = used.map(|(chain, written)| (chain, len(written)));
+            active.queue.put_all_used(used);
         }
         count();
         let mut claims = state.claims.iter_mut();

@@ -1,6 +1,6 @@
 //! The driver's side of the packed virtqueue (section 2.8).
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use super::{
     Completion, DriverQueue, PackedDescriptor, PackedRing, QueueError, QueueOptions, Segment,
@@ -8,6 +8,7 @@ use super::{
 use crate::driver::memory::{Area, DriverMemory};
 use crate::virtio::queue::{Position, RingAddresses};
 use crate::virtio::spec::{desc, event};
+use crate::word::fence;
 
 /// What the driver knows of one chain, by its buffer ID. The device can write
 /// to the ring but not here.

@@ -153,6 +153,15 @@ impl PackedRing {
         (wish, Position::from_bits(at))
     }
 
+    /// Lets the threads of a model share the ring. The device writes half a
+    /// descriptor at once.
+    #[cfg(loom)]
+    pub fn share(&self) {
+        self.ring.share(0, self.ring.len(), 8);
+        self.driver_event.share(0, 4, 2);
+        self.device_event.share(0, 4, 2);
+    }
+
     /// Overwrites all three parts with zeros.
     pub fn clear(&self) {
         self.ring.clear();

@@ -1,11 +1,12 @@
 //! The driver's side of the split virtqueue (section 2.7).
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use super::{Completion, Descriptor, DriverQueue, QueueError, QueueOptions, Segment, SplitRing};
 use crate::driver::memory::{Area, DriverMemory};
 use crate::virtio::queue::RingAddresses;
 use crate::virtio::spec::{AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY, desc};
+use crate::word::fence;
 
 /// What the driver knows of one descriptor. The device can write to the ring
 /// but not here.
@@ -87,6 +88,16 @@ impl SplitQueue {
     /// The ring's memory, to read, or to write what no driver should.
     pub fn ring(&self) -> &SplitRing {
         &self.ring
+    }
+
+    /// Lets the threads of a model share the ring, and begins at `index`.
+    #[cfg(loom)]
+    pub fn share(&mut self, index: u16) {
+        self.ring.share(index);
+        self.avail_next = index;
+        self.avail_shown = index;
+        self.used_next = index;
+        self.used_end = index;
     }
 
     /// Where entry `index`'s indirect table begins in `tables`, in bytes.

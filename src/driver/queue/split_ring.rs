@@ -165,6 +165,20 @@ impl SplitRing {
         self.used.load16(at, Ordering::Relaxed)
     }
 
+    /// Lets the threads of a model share the ring, which is empty and at
+    /// `index`.
+    #[cfg(loom)]
+    pub fn share(&self, index: u16) {
+        let entries = usize::from(self.size);
+        self.desc.share(0, self.desc.len(), 8);
+        self.avail.share(0, ENTRIES + 2 * entries + 2, 2);
+        self.used.share(0, ENTRIES, 2);
+        self.used.share(ENTRIES, 8 * entries, 4);
+        self.used.share(ENTRIES + 8 * entries, 2, 2);
+        self.avail.store16(INDEX, index, Ordering::Relaxed);
+        self.used.store16(INDEX, index, Ordering::Relaxed);
+    }
+
     /// Overwrites all three parts with zeros.
     pub fn clear(&self) {
         self.desc.clear();

@@ -138,7 +138,7 @@ pub(super) fn receive(kring: &Kring, line: &dyn Line, released: impl FnOnce(Rang
 /// Lets go of `last`, which others are in the middle of using and will not find
 /// again. Waits for them, though not for ever: to close an interface takes the
 /// system milliseconds, which are to be this thread's and not a worker's.
-pub(super) fn part_with<T: ?Sized>(last: Arc<T>) {
+pub(in crate::netmap) fn part_with<T: ?Sized>(last: Arc<T>) {
     const TURNS: u32 = 1000;
     for _ in 0..TURNS {
         if Arc::strong_count(&last) == 1 {

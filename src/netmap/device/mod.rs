@@ -40,6 +40,7 @@ use elsewhere as sys;
 use linux as sys;
 
 pub use attached::{AttachError, Detached};
+pub(in crate::netmap) use end::part_with;
 use interrupts::Interrupts;
 use polling::Pollers;
 pub use polling::{PollingError, PollingRequest};

@@ -31,6 +31,13 @@ pub struct Job {
     pub events: Vec<EventDescriptors>,
 }
 
+impl Job {
+    /// The client wakes the loop, for every ring.
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.is_empty() && self.events.iter().all(|events| events.ioeventfd >= 0)
+    }
+}
+
 /// The rings of a loop, and how to sleep.
 #[repr(C)]
 #[derive(

@@ -15,6 +15,7 @@
 
 pub mod job;
 mod ring;
+#[cfg_attr(loom, path = "sleep_model.rs")]
 mod sleep;
 
 use std::collections::BTreeSet;

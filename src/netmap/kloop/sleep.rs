@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use super::job::{Job, Running};
+use super::job::Running;
 use crate::event::{Events, Interest, Poller};
 
 /// The kernel's loop looks again after this time, whatever happens.
@@ -16,13 +16,6 @@ const LONGEST: Duration = Duration::from_secs(3);
 /// descriptors are the rings' numbers.
 const STOP: u64 = u64::MAX;
 const RINGS: u64 = u64::MAX - 1;
-
-impl Job {
-    /// The client wakes the loop, for every ring.
-    pub(super) fn has_events(&self) -> bool {
-        !self.events.is_empty() && self.events.iter().all(|events| events.ioeventfd >= 0)
-    }
-}
 
 /// How one loop sleeps.
 pub(super) struct Sleeper<'r> {

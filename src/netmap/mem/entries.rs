@@ -17,10 +17,11 @@
 use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use crate::netmap::abi::option::{AppToKernel, KernelToApp};
 use crate::netmap::sync::{Hardware, Pointers};
+use crate::word::{AtomicU32, fence};
 
 /// A client's entries, one each way for every ring, while `'m` lasts.
 #[derive(Clone, Copy, Debug)]

@@ -17,6 +17,7 @@ mod external;
 mod object;
 mod pool;
 mod region;
+mod taken;
 mod view;
 
 use std::collections::HashMap;
@@ -31,7 +32,8 @@ pub use entries::{Entries, Entry};
 pub use external::ExternalConfig;
 use object::{ObjectId, SharedObject};
 pub use pool::{PoolLayout, PoolSize};
-pub use region::{InterfaceMemory, InterfaceSpec, Region, RingMemory, RingSpec};
+pub use region::Region;
+pub use taken::{InterfaceMemory, InterfaceSpec, RingMemory, RingSpec};
 #[cfg(target_os = "freebsd")]
 pub(crate) use view::RingParts;
 pub use view::{FIRST_BUFFER, RingView, SlotOffsets};

@@ -65,8 +65,8 @@ pub enum RegisterError {
     /// A monitor of a port that nobody has bound.
     #[error("{0}: nobody has bound the port; there is nothing to monitor")]
     NotActive(String),
-    /// A zero-copy monitor of a guest.
-    #[error("{0}: a guest's frames lie in its own memory; take a copy monitor")]
+    /// A zero-copy monitor of a guest, or of a port that joins two switches.
+    #[error("{0}: the frames there are in nobody's rings; take a copy monitor")]
     GuestMemory(String),
     /// `valeX:IF` for an interface that is not attached.
     #[error("{0}: the interface is not attached to the switch; attach it first")]
@@ -176,6 +176,28 @@ pub enum RegisterError {
     /// The port has users.
     #[error("{0}: the port is in use; close what uses it first")]
     InUse(String),
+    /// The port joins two switches.
+    #[error("{name}: the port joins two switches; detach {second} first")]
+    Joins {
+        /// The port.
+        name: String,
+        /// Its name on the second of them.
+        second: String,
+    },
+    /// The port would join switches that are joined.
+    #[error(
+        "{name}: frames come there from {first} already, and would go round; detach the port that \
+         joins the two first"
+    )]
+    Loop {
+        /// The port.
+        name: String,
+        /// The switch that it is on.
+        first: String,
+    },
+    /// The port would join too many switches.
+    #[error("{0}: more than 16 switches would be joined; take one switch for several of them")]
+    Chain(String),
     /// A persistent port of that name is there.
     #[error("{0}: there is such a port already; choose another name")]
     Exists(String),
@@ -212,7 +234,10 @@ impl RegisterError {
             Self::GuestMemory(_) | Self::DeviceHeader(_) => Errno::EOPNOTSUPP,
             Self::Forbidden { .. } | Self::NotOwn(_) => Errno::EACCES,
             Self::VnetHeader(_) => Errno::EIO,
+            Self::Loop { .. } => Errno::ELOOP,
+            Self::Chain(_) => Errno::EMLINK,
             Self::InUse(_)
+            | Self::Joins { .. }
             | Self::Bind {
                 error: BindError::Busy { .. },
                 ..

@@ -5,18 +5,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-use super::bindings::selected;
 use super::{Netmap, PIPES, RegisterError, Request, RingMode, State};
 use crate::netmap::abi::{NM_MAXPIPES, NM_PIPE_MAXRINGS, NM_PIPE_MAXSLOTS, nmreq};
-use crate::netmap::adapter::{Adapter, Kind, Lifetime, PipeEnd, Place, ValePort, monitor_letters};
-use crate::netmap::authority::{Authority, Resource, Rights};
+use crate::netmap::adapter::{Adapter, Kind, Lifetime, PipeEnd, Place, ValePort};
+use crate::netmap::authority::{Resource, Rights};
 use crate::netmap::mem::{MemError, PortNeeds, Region, RegionConfig};
-use crate::netmap::monitor::GuestMonitor;
 use crate::netmap::name::PortName;
 use crate::netmap::pipe::{End, Pipe};
 use crate::netmap::ring_port::RingPort;
-use crate::netmap::rings::{HostRings, Rings, Shape};
-use crate::netmap::vale::Switch;
+use crate::netmap::rings::{Rings, Shape};
 
 /// What a search may do.
 #[derive(Clone, Copy, Debug)]
@@ -108,103 +105,6 @@ impl Netmap {
         let name = format!("null:{}", request.name);
         let kind = Kind::Null(Rings::new(shape));
         Ok(Arc::new(Adapter::new(name, Arc::clone(region), kind)))
-    }
-
-    fn monitor(
-        &self,
-        state: &mut State,
-        request: &Request,
-        search: Search<'_>,
-    ) -> Result<Arc<Adapter>, RegisterError> {
-        let flags = request.monitors();
-        if let Some(made) = self.guest_monitor(state, request, flags) {
-            return made;
-        }
-        let plain = Request {
-            flags: request.flags & !(flags | nmreq::NR_ZCOPY_MON),
-            // A copy has memory of its own; who may have it is asked below.
-            authority: Authority::default(),
-            ..request.clone()
-        };
-        let parent = self.find(state, &plain, search)?;
-        let made = match request.may_monitor(parent.region()) {
-            Ok(()) => self.monitor_of(&parent, request, flags),
-            Err(error) => Err(error),
-        };
-        if made.is_err() {
-            // The monitor holds it from here on; where there is none, nobody.
-            self.put(state, &parent);
-        }
-        made
-    }
-
-    /// A monitor of a guest's port: one that is on a switch and no client's.
-    fn guest_monitor(
-        &self,
-        state: &State,
-        request: &Request,
-        flags: u64,
-    ) -> Option<Result<Arc<Adapter>, RegisterError>> {
-        let Ok(PortName::Vale { switch, port }) = PortName::parse(&request.name) else {
-            return None;
-        };
-        let known = state.on_switch(&request.name);
-        if known.is_some_and(|adapter| adapter.device().is_none()) {
-            return None;
-        }
-        let (_, switch) = self.switches.find(switch)?;
-        if !switch.ports().iter().any(|(_, name)| name == port) {
-            return None;
-        }
-        Some(self.monitor_of_guest(request, switch, port, flags))
-    }
-
-    fn monitor_of_guest(
-        &self,
-        request: &Request,
-        switch: Arc<Switch>,
-        port: &str,
-        flags: u64,
-    ) -> Result<Arc<Adapter>, RegisterError> {
-        request.may(Rights::MONITOR)?;
-        if flags & nmreq::NR_ZCOPY_MON != 0 {
-            return Err(RegisterError::GuestMemory(request.name.clone()));
-        }
-        let one = Request {
-            tx_rings: 1,
-            rx_rings: 1,
-            ..request.clone()
-        };
-        let shape = one.shape();
-        selected(request, &shape, HostRings::default())?;
-        let region = self.new_region(request, shape, 0)?;
-        let monitor = GuestMonitor::new(switch, port, shape, flags).map_err(|switch| {
-            self.switches.release(switch);
-            RegisterError::NoPort(request.name.clone())
-        })?;
-        let name = format!("{}/{}", request.name, monitor_letters(flags));
-        let kind = Kind::GuestMonitor(monitor);
-        Ok(Arc::new(Adapter::new(name, region, kind)))
-    }
-
-    fn monitor_of(
-        &self,
-        parent: &Arc<Adapter>,
-        request: &Request,
-        flags: u64,
-    ) -> Result<Arc<Adapter>, RegisterError> {
-        if parent.active() == 0 {
-            return Err(RegisterError::NotActive(request.name.clone()));
-        }
-        selected(request, &parent.shape(), parent.rings().host())?;
-        let shape = request.monitor_shape(parent.shape());
-        let region = if flags & nmreq::NR_ZCOPY_MON != 0 {
-            Arc::clone(parent.region())
-        } else {
-            self.new_region(request, shape, 0)?
-        };
-        let parent = Arc::clone(parent);
-        Ok(Arc::new(Adapter::monitor(parent, region, shape, flags)))
     }
 
     /// A port that is known by its name.
@@ -370,6 +270,7 @@ impl Netmap {
             charge,
             lifetime,
             place: ArcSwapOption::empty(),
+            second: ArcSwapOption::empty(),
         });
         Ok(Arc::new(Adapter::new(name, region, kind)))
     }

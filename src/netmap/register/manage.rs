@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Netmap, RegisterError, Request, Search, State};
+use super::{Netmap, RegisterError, Request, Search};
 use crate::netmap::abi::NM_BDG_NAME;
 use crate::netmap::adapter::{Adapter, Lifetime, ValePort};
 use crate::netmap::authority::Rights;
@@ -136,8 +136,8 @@ impl Netmap {
         Ok(())
     }
 
-    /// Attaches a persistent port to a switch, as `valeX:NAME`; returns its
-    /// number there.
+    /// Attaches a persistent port to a switch, as `valeX:NAME`, or to a second
+    /// one, which joins them; returns its number there.
     ///
     /// # Errors
     /// When there is no such port, or it is attached or in use.
@@ -177,10 +177,14 @@ impl Netmap {
         }
         let vale = persistent(&adapter)?;
         request.may(Rights::CREATE)?;
-        if vale.place.load().is_some() || adapter.active() > 0 {
+        if adapter.active() > 0 {
             return Err(RegisterError::InUse(name.clone()));
         }
-        let index = self.place(&adapter, switch, port)?;
+        let first = vale.place.load();
+        let index = match &*first {
+            Some(first) => self.join(&state, request, vale, first, (switch, port))?,
+            None => self.place(&adapter, switch, port)?,
+        };
         adapter.hold();
         state.attached.insert(name.clone(), adapter);
         Ok(index)
@@ -189,7 +193,8 @@ impl Netmap {
     /// Takes a persistent port off its switch; returns the number that it had.
     ///
     /// # Errors
-    /// When no such port is there, or it is one that lives on its switch.
+    /// When no such port is there, or it is one that lives on its switch, or it
+    /// is on a second one.
     pub fn detach_interface(&self, name: &str) -> Result<u8, RegisterError> {
         if !name.starts_with(NM_BDG_NAME) {
             return Err(not_of_a_switch(name));
@@ -205,15 +210,16 @@ impl Netmap {
         if let Some(device) = adapter.device() {
             return self.detach_device(&mut state, name, &adapter, device);
         }
-        let index = self.detach(&mut state, name, &adapter);
-        Ok(index.unwrap_or_default())
-    }
-
-    fn detach(&self, state: &mut State, name: &str, adapter: &Arc<Adapter>) -> Option<u8> {
+        let Some(vale) = adapter.vale() else {
+            return Err(RegisterError::NoPort(name.to_owned()));
+        };
+        let index = match self.part(vale, name)? {
+            None => self.displace(vale),
+            parted => parted,
+        };
         state.attached.remove(name);
-        let index = self.displace(adapter.vale()?);
-        self.put(state, adapter);
-        index
+        self.put(&mut state, &adapter);
+        Ok(index.unwrap_or_default())
     }
 
     /// A switch's port by its name.

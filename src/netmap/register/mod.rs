@@ -10,7 +10,9 @@ mod bindings;
 mod devices;
 mod error;
 mod find;
+mod joins;
 mod manage;
+mod monitors;
 mod offsets;
 mod owner;
 mod poll;
@@ -117,6 +119,10 @@ impl Netmap {
         if adapter.device().is_some_and(DevicePort::is_on_switch) {
             self.put(&mut state, &adapter);
             return Err(RegisterError::InUse(request.name.clone()));
+        }
+        if let Err(error) = Self::check_no_join(&request.name, &adapter) {
+            self.put(&mut state, &adapter);
+            return Err(error);
         }
         match bind(request, &adapter) {
             Ok(Parts {

@@ -8,10 +8,11 @@ mod rx;
 mod tx;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::attachment::{Attachment, Delivered, Dropped};
+use super::bwrap::{Onward, Way};
 use super::kring::{Counts, Kring, Synced};
 use super::mem::Region;
 use super::port::{Direction, HeaderLen};
@@ -30,6 +31,10 @@ pub struct RingPort {
     header_len: AtomicUsize,
     /// Frames for receive rings that nobody has bound.
     unbound: AtomicU64,
+    /// Or where they go.
+    onward: Onward,
+    /// They go somewhere; senders read it once a batch.
+    leads_on: AtomicBool,
     /// What rings that are gone have counted.
     gone: Mutex<Counts>,
 }
@@ -43,6 +48,8 @@ impl RingPort {
             rings: Rings::new(shape),
             header_len: AtomicUsize::new(0),
             unbound: AtomicU64::new(0),
+            onward: Onward::default(),
+            leads_on: AtomicBool::new(false),
             gone: Mutex::default(),
         }
     }
@@ -84,6 +91,13 @@ impl RingPort {
     /// Puts something else in front of every frame from the next batch on.
     pub fn set_header_len(&self, len: HeaderLen) {
         self.header_len.store(len.bytes(), Ordering::Relaxed);
+    }
+
+    /// Has frames for rings that nobody has bound go on, or no longer; then
+    /// none is on its way any more.
+    pub fn lead_on(&self, way: Option<Way>) {
+        self.leads_on.store(way.is_some(), Ordering::Relaxed);
+        self.onward.set(way);
     }
 
     /// Frames that were dropped because nobody had bound their ring.
@@ -173,19 +187,23 @@ impl Attachment for RingPort {
         // Whoever asks for the header takes what it can say, as the kernel
         // assumes; without it nothing can be left unfinished.
         match self.header_len() {
+            HeaderLen::None if self.leads_on.load(Ordering::Relaxed) => net::GUEST_OFFLOADS,
             HeaderLen::None => 0,
             HeaderLen::Legacy | HeaderLen::Full => net::GUEST_OFFLOADS,
         }
     }
 
     fn deliver(&self, ring: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered {
-        let ring = ring % usize::from(self.shape().rx_rings).max(1);
-        match self.rings.load(Direction::Rx, ring).as_deref() {
+        let at = ring % usize::from(self.shape().rx_rings).max(1);
+        match self.rings.load(Direction::Rx, at).as_deref() {
             Some(Some(kring)) => rx::deliver(kring, self.header_bytes(), 0, batch, picks),
             _ => {
-                self.unbound
-                    .fetch_add(picks.len() as u64, Ordering::Relaxed);
-                Delivered::default()
+                let gone = self.onward.deliver(ring, batch, picks);
+                gone.unwrap_or_else(|| {
+                    self.unbound
+                        .fetch_add(picks.len() as u64, Ordering::Relaxed);
+                    Delivered::default()
+                })
             }
         }
     }

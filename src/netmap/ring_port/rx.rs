@@ -77,7 +77,7 @@ fn deliver_some(
     for nth in 0..lease.left() {
         let slot = lease.slot(nth).and_then(|at| view.slot(at));
         if let Some(room) = slot.and_then(|slot| view.slot_buffer(slot)) {
-            room.prefetch();
+            room.prefetch(0);
         }
     }
     let mut delivered = Delivered::default();

@@ -1,17 +1,24 @@
 //! A client's syncs: what its worker does.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+#[cfg(loom)]
+use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::number;
+use super::strays::{Foreign, Strays};
 use super::wire::page::{Operation, Outcome, Service as Page};
-use super::wire::socket::{quiet, ring};
+#[cfg(not(loom))]
+use super::wire::socket::{quiet_from_anyone, ring};
 use crate::netmap::ctrl::Control;
+#[cfg(loom)]
+use crate::word::model::{quiet_from_anyone, ring};
 use crate::worker::Work;
 
 /// What poll(2) can be asked to wait for.
@@ -38,7 +45,7 @@ impl From<Event> for u64 {
 /// One thread's way to ask for syncs.
 pub(super) struct Channel {
     page: Page,
-    bell: OwnedFd,
+    bell: Foreign,
     /// Number of the request that was answered last.
     last: AtomicU32,
     /// A poll has found nothing, and is to hear when there may be something.
@@ -46,12 +53,29 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(page: Page, bell: OwnedFd) -> Self {
+    pub(super) fn new(page: Page, bell: Foreign) -> Self {
         Self {
             page,
             bell,
             last: AtomicU32::new(0),
             waiting: AtomicBool::new(false),
+        }
+    }
+
+    /// Reads what its client has rung. No descriptors belong there: whoever
+    /// sends them on and on is not listened to any more.
+    fn quiet(&self) {
+        let brought = quiet_from_anyone(self.bell.as_fd());
+        if brought.is_empty() {
+            return;
+        }
+        for fd in brought {
+            drop(self.bell.brought(fd));
+        }
+        let account = self.bell.account();
+        if account.is_some_and(|account| Strays::are_too_many(account)) {
+            // It may be read to its end, which is not far.
+            let _ = shutdown(self.bell.as_fd().as_raw_fd(), Shutdown::Both);
         }
     }
 
@@ -197,13 +221,23 @@ impl Client {
     }
 }
 
+#[cfg(loom)]
+impl Client {
+    /// A client with one channel, for a model.
+    pub fn alone(control: Control, page: Page, strays: &Strays, bell: OwnedFd) -> Self {
+        let client = Self::new(control);
+        client.add(&Arc::new(Channel::new(page, strays.keep(bell))));
+        client
+    }
+}
+
 impl Work for Client {
     fn note(&self, event: u64) {
         let channels = self.channels.load();
         if event == u64::from(Event::Bell) {
             for channel in channels.iter() {
                 // Its end is seen by whoever looks after the channel.
-                quiet(channel.bell());
+                channel.quiet();
             }
         }
         // A channel that has come since may not know it yet.
@@ -250,6 +284,8 @@ impl Work for Client {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
     use super::*;
     use crate::netmap::abi::Slot;
     use crate::netmap::abi::legacy::{LegacyRequest, NIOCREGIF};
@@ -290,6 +326,7 @@ mod tests {
     fn channel(client: &Client) -> (Arc<Channel>, page::Client, OwnedFd) {
         let (page, fd) = Page::new().unwrap();
         let (bell, end) = bell_pair().unwrap();
+        let bell = Strays::start().unwrap().keep(bell);
         let channel = Arc::new(Channel::new(page, bell));
         client.add(&channel);
         (channel, page::Client::new(fd.as_fd()).unwrap(), end)

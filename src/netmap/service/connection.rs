@@ -4,15 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use nix::errno::Errno;
 use nix::sys::socket::SockType;
 
 use super::client::{Channel, Client, Event};
 use super::memory::SegmentMemory;
+use super::strays::Foreign;
 use super::wire::page::{PAGE, Service as Page};
 use super::wire::socket::send_message;
-use super::wire::{Answer, DESCRIPTORS_MAX, Request, VERSION, WireError};
+use super::wire::{Answer, Request, VERSION, WireError};
 use crate::netmap::abi::nmreq::{NIOCRXSYNC, NIOCTXSYNC};
 use crate::netmap::authority::{Account, Charge};
 use crate::netmap::ctrl::Control;
@@ -35,6 +35,9 @@ pub(super) enum End {
     /// A request that does not belong there.
     #[error("a request in the wrong place")]
     Misplaced,
+    /// What its user has sent before is not closed yet.
+    #[error("descriptors that its user has sent cannot be closed; end what serves their files")]
+    Strays,
     /// The descriptors of a channel are none.
     #[error("a channel is two Unix sockets, SOCK_SEQPACKET and SOCK_STREAM")]
     NotSockets,
@@ -42,23 +45,30 @@ pub(super) enum End {
 
 /// One connection.
 pub(super) struct Connection {
-    socket: OwnedFd,
+    socket: Foreign,
     client: Arc<Client>,
     seat: Seat,
     /// The worker watches what is bound.
     watched: bool,
     /// Tokens of its channels.
     pub channels: Vec<u64>,
-    charge: Charge,
+    account: Arc<Account>,
 }
 
 /// A channel, as the control thread sees it.
 pub(super) struct Line {
-    socket: OwnedFd,
+    socket: Foreign,
     channel: Arc<Channel>,
     /// Token of its connection.
     pub connection: u64,
-    _charge: Charge,
+    account: Arc<Account>,
+}
+
+impl Line {
+    /// On whose account it is.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
 }
 
 impl AsFd for Connection {
@@ -75,8 +85,8 @@ impl AsFd for Line {
 
 /// The two ends of a new channel that a client has sent.
 pub(super) struct Ends {
-    socket: OwnedFd,
-    bell: OwnedFd,
+    socket: Foreign,
+    bell: Foreign,
 }
 
 impl Ends {
@@ -85,9 +95,9 @@ impl Ends {
     ///
     /// # Errors
     /// They are not what a channel has.
-    pub(super) fn new(descriptors: ArrayVec<OwnedFd, DESCRIPTORS_MAX>) -> Result<Self, End> {
-        let ends = descriptors.into_inner().map_err(|_| End::NotSockets)?;
-        let [socket, bell] = ends;
+    pub(super) fn new(descriptors: Vec<Foreign>) -> Result<Self, End> {
+        let ends: Result<[Foreign; 2], _> = descriptors.try_into();
+        let [socket, bell] = ends.map_err(|_| End::NotSockets)?;
         for (end, kind) in [(&socket, SockType::SeqPacket), (&bell, SockType::Stream)] {
             if !is_unix(end.as_fd(), kind)? {
                 return Err(End::NotSockets);
@@ -106,10 +116,10 @@ impl Ends {
 
 impl Connection {
     pub(super) fn new(
-        socket: OwnedFd,
+        socket: Foreign,
         control: Control,
         workers: &Workers,
-        charge: Charge,
+        account: Arc<Account>,
     ) -> Self {
         let client = Arc::new(Client::new(control));
         Self {
@@ -118,13 +128,13 @@ impl Connection {
             client,
             watched: false,
             channels: Vec::new(),
-            charge,
+            account,
         }
     }
 
     /// On whose account it is.
     pub(super) fn account(&self) -> &Arc<Account> {
-        self.charge.account()
+        &self.account
     }
 
     /// Makes a channel of what the client has sent. The connection's token is
@@ -135,12 +145,14 @@ impl Connection {
     pub(super) fn attach(&self, ends: Ends, token: u64, charge: Charge) -> Result<Line, End> {
         let (page, fd) = Page::new().inspect_err(|errno| ends.refuse(*errno))?;
         limit(&fd, Role::Memory).map_err(errno)?;
-        let Ends { socket, bell } = ends;
+        // It is there until both are closed.
+        let charge = Some(Arc::new(charge));
+        let [socket, bell] = [ends.socket, ends.bell].map(|end| end.on(charge.clone()));
         let line = Line {
             socket,
             channel: Arc::new(Channel::new(page, bell)),
             connection: token,
-            _charge: charge,
+            account: Arc::clone(&self.account),
         };
         let bell = line.channel.bell();
         let watched = self.seat.watch(bell, Event::Bell);

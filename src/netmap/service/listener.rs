@@ -13,12 +13,14 @@ use nix::unistd::geteuid;
 
 use super::client::Client;
 use super::connection::{Connection, End, Ends, Line, check_version};
+use super::memory::is_object;
 use super::peer::peer;
 use super::rules::Rules;
-use super::wire::socket::receive_message;
-use super::wire::{CHANNELS, MESSAGE_MAX, Request};
+use super::strays::{Foreign, Strays};
+use super::wire::socket::receive_from_anyone;
+use super::wire::{CHANNELS, DESCRIPTORS_MAX, MESSAGE_MAX, Request};
 use crate::event::{Events, Interest, Poller};
-use crate::netmap::authority::Resource;
+use crate::netmap::authority::{Account, Resource};
 use crate::netmap::ctrl::Control;
 use crate::netmap::register::Netmap;
 use crate::sandbox::{Role, limit};
@@ -29,7 +31,7 @@ const REST: Duration = Duration::from_secs(1);
 /// How soon to look again whether a worker has let go of a client.
 const REAP: Duration = Duration::from_millis(2);
 /// How long requests wait for workers to let go of clients that are gone.
-const PATIENCE: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_millis(50);
 /// Most connections accepted in one go.
 const ACCEPTS: u32 = 16;
 /// Token of the listening socket; the others count on from it and are not used
@@ -56,6 +58,7 @@ impl AsFd for Entry {
 pub struct Service {
     core: Arc<Netmap>,
     workers: Arc<Workers>,
+    strays: Strays,
     listener: OwnedFd,
     rules: Rules,
     poller: Poller,
@@ -80,13 +83,14 @@ impl AsFd for Service {
 
 impl Service {
     /// Lets those who connect to `listener` use ports of `core`; `workers` do
-    /// their syncs.
+    /// their syncs, and `strays` closes what is theirs.
     ///
     /// # Errors
     /// The system has no descriptors left.
     pub fn new(
         core: Arc<Netmap>,
         workers: Arc<Workers>,
+        strays: Strays,
         listener: OwnedFd,
         rules: Rules,
     ) -> io::Result<Self> {
@@ -95,6 +99,7 @@ impl Service {
         Ok(Self {
             core,
             workers,
+            strays,
             listener,
             rules: rules.of(geteuid().as_raw()),
             poller,
@@ -183,11 +188,16 @@ impl Service {
 
     /// Takes the next connection; false when nobody waits.
     fn accept_one(&mut self) -> io::Result<bool> {
+        if self.strays.are_behind() {
+            return Err(io::Error::other(
+                "descriptors of clients cannot be closed; end what serves their files",
+            ));
+        }
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = match accept4(self.listener.as_raw_fd(), flags) {
             // SAFETY: the system has just made it for us; nobody else has seen
             // its number.
-            Ok(fd) => unsafe { OwnedFd::from_raw_fd(fd) },
+            Ok(fd) => self.strays.keep(unsafe { OwnedFd::from_raw_fd(fd) }),
             Err(Errno::EAGAIN) => return Ok(false),
             // Who was to be accepted has gone.
             Err(Errno::ECONNABORTED | Errno::EINTR) => return Ok(true),
@@ -207,10 +217,11 @@ impl Service {
                 return Ok(true);
             }
         };
+        let socket = socket.on(Some(Arc::new(charge)));
         let token = self.take_token();
         self.poller.add(socket.as_fd(), token, Interest::READ)?;
         let control = Control::of(Arc::clone(&self.core), authority);
-        let connection = Connection::new(socket, control, &self.workers, charge);
+        let connection = Connection::new(socket, control, &self.workers, account);
         self.entries.insert(token, Entry::Connection(connection));
         tracing::debug!("netmap client {token}: user {uid} connected");
         Ok(true)
@@ -252,11 +263,12 @@ impl Service {
 
     /// Takes a request to attach; returns the token of the new channel.
     fn next_attach(&mut self, token: u64, connection: &Connection) -> Result<Option<u64>, End> {
-        let (len, descriptors) = match receive_message(connection.as_fd(), &mut self.room) {
+        let taken = self.take_message(connection.as_fd(), connection.account());
+        let (len, descriptors) = match taken {
             // Too much, or no descriptors left for it here: what is bound stays
             // bound, and who has asked sees its ends closed.
-            Err(Errno::EAGAIN | Errno::EMSGSIZE) => return Ok(None),
-            received => received?,
+            Err(End::System(Errno::EAGAIN | Errno::EMSGSIZE)) => return Ok(None),
+            taken => taken?,
         };
         if len == 0 {
             return Err(End::Closed);
@@ -295,6 +307,25 @@ impl Service {
         Ok(Some(number))
     }
 
+    /// Takes a message from a client of `account`: its length, and what came
+    /// along.
+    fn take_message(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        account: &Arc<Account>,
+    ) -> Result<(usize, Vec<Foreign>), End> {
+        if Strays::are_too_many(account) {
+            return Err(End::Strays);
+        }
+        let (len, descriptors) = receive_from_anyone(socket, &mut self.room)?;
+        let sent = descriptors.into_iter();
+        let sent: Vec<_> = sent.map(|fd| self.strays.sent(account, fd)).collect();
+        match len {
+            Some(len) if sent.len() <= DESCRIPTORS_MAX => Ok((len, sent)),
+            _ => Err(End::System(Errno::EMSGSIZE)),
+        }
+    }
+
     fn on_channel(&mut self, token: u64, line: Line) -> Result<(), End> {
         let served = self.next_request(&line);
         match served {
@@ -315,18 +346,19 @@ impl Service {
     }
 
     fn next_request(&mut self, line: &Line) -> Result<(), End> {
-        let (len, descriptors) = match receive_message(line.as_fd(), &mut self.room) {
-            Err(Errno::EAGAIN) => return Ok(()),
-            received => received?,
+        let (len, descriptors) = match self.take_message(line.as_fd(), line.account()) {
+            Err(End::System(Errno::EAGAIN)) => return Ok(()),
+            taken => taken?,
         };
         if len == 0 {
             return Err(End::Closed);
         }
         let request = Request::decode(self.room.get(..len).unwrap_or_default())?;
+        let object = descriptors.into_iter().next();
+        let object = object.filter(|fd| is_object(fd.as_fd()));
+        let object = object.and_then(Foreign::into_fd);
         match self.entries.get_mut(&line.connection) {
-            Some(Entry::Connection(connection)) => {
-                connection.serve(line, request, descriptors.into_iter().next())
-            }
+            Some(Entry::Connection(connection)) => connection.serve(line, request, object),
             _ => Err(End::Closed),
         }
     }

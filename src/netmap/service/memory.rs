@@ -1,12 +1,19 @@
 //! A client's memory, as far as it came along with a request.
 
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 
 use super::wire::{SEGMENTS_MAX, Segment};
 use crate::netmap::ctrl::{ClientMemory, Fault};
+
+/// The descriptor is that of a memory object, the only ones with seals: nobody
+/// is behind it.
+pub(super) fn is_object(fd: BorrowedFd<'_>) -> bool {
+    fcntl(fd, FcntlArg::F_GET_SEALS).is_ok()
+}
 
 /// The segments of one request, and what was written to them.
 pub(super) struct SegmentMemory {

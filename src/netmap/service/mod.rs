@@ -15,6 +15,7 @@
 //! | `connection` | one connection and its channels |
 //! | `client` | syncs, in a worker |
 //! | `memory` | a client's memory, as far as it came along |
+//! | `strays` | descriptors that nobody has asked for |
 //! | `peer` | who is at the other end |
 //! | [`rules`] | what they may do |
 
@@ -25,10 +26,12 @@ mod listener;
 mod memory;
 mod peer;
 pub mod rules;
+mod strays;
 pub mod wire;
 
 pub use client::Client;
 pub use listener::Service;
+pub use strays::Strays;
 
 /// An errno as it is sent.
 fn number(errno: nix::errno::Errno) -> u32 {

@@ -11,8 +11,9 @@
 
 mod fault;
 mod mapping;
-mod prefetch;
+pub(crate) mod prefetch;
 mod view;
+mod window;
 
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -22,7 +23,8 @@ pub use fault::{install as install_fault_handler, set_notifier as set_fault_noti
 pub use mapping::Mapping;
 #[cfg(test)]
 pub use view::COPIED;
-pub use view::{Readable, Writable, copy, gather};
+pub use view::{Readable, View, Writable, copy, gather};
+pub(crate) use window::Window;
 
 /// Most regions in one table: what `VHOST_USER_GET_MAX_MEM_SLOTS` answers.
 pub const MAX_REGIONS: usize = 509;
@@ -241,6 +243,15 @@ impl GuestMemory {
         let region = self.regions.get(at)?;
         *hint = at;
         (addr - region.spec.guest_addr < region.spec.len).then_some(region)
+    }
+
+    /// The region that `hint` remembers.
+    #[inline]
+    pub(crate) fn window(&self, hint: usize) -> Option<Window<'_>> {
+        let region = self.regions.get(hint)?;
+        // SAFETY: the whole region is mapped, for as long as this snapshot is
+        // borrowed.
+        Some(unsafe { Window::new(region.spec.guest_addr, region.spec.len, region.host(0)) })
     }
 
     /// Splits a buffer at guest addresses into mapped pieces, in order, and

@@ -17,6 +17,9 @@ thread_local! {
     pub static COPIED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// A run of bytes that may be read while `'m` lasts.
 #[derive(Clone, Copy, Debug)]
 pub struct Readable<'m> {
@@ -31,6 +34,37 @@ pub struct Writable<'m> {
     ptr: NonNull<u8>,
     len: u32,
     memory: PhantomData<&'m ()>,
+}
+
+/// What [`Readable`] and [`Writable`] have in common.
+pub trait View<'m>: Copy {
+    /// The bytes may be written.
+    const WRITES: bool;
+
+    /// # Safety
+    /// `len` bytes at `ptr` must stay mapped for `'m`, and be writable if
+    /// [`WRITES`](Self::WRITES) says so.
+    unsafe fn new(ptr: NonNull<u8>, len: u32) -> Self;
+}
+
+impl<'m> View<'m> for Readable<'m> {
+    const WRITES: bool = false;
+
+    #[inline]
+    unsafe fn new(ptr: NonNull<u8>, len: u32) -> Self {
+        // SAFETY: by contract.
+        unsafe { Readable::new(ptr, len) }
+    }
+}
+
+impl<'m> View<'m> for Writable<'m> {
+    const WRITES: bool = true;
+
+    #[inline]
+    unsafe fn new(ptr: NonNull<u8>, len: u32) -> Self {
+        // SAFETY: by contract.
+        unsafe { Writable::new(ptr, len) }
+    }
 }
 
 impl<'m> Readable<'m> {
@@ -172,10 +206,18 @@ impl<'m> Writable<'m> {
         }
     }
 
-    /// Has the processor fetch the first bytes, which are written soon.
+    /// Has the processor fetch the first bytes: a header of `header` bytes,
+    /// which is [updated](Self::update), and what is written behind it. A
+    /// header that has its line for itself is read first, and often no more.
     #[inline]
-    pub fn prefetch(&self) {
-        lines(self.ptr, self.len, prefetch::for_writing);
+    pub fn prefetch(&self, header: usize) {
+        let behind = self.ptr.as_ptr().wrapping_add(header);
+        if header > 0 && behind.addr() % LINE == 0 {
+            prefetch::for_reading(self.ptr.as_ptr());
+            prefetch::for_writing(behind);
+        } else {
+            lines(self.ptr, self.len, prefetch::for_writing);
+        }
     }
 
     /// The same bytes, to read.
@@ -214,6 +256,15 @@ impl<'m> Writable<'m> {
         fits
     }
 
+    /// Copies all of `from`, if there is room and it is not there already: a
+    /// cache line that nobody writes stays where it is read.
+    #[inline]
+    pub fn update<const N: usize>(&self, from: &[u8; N]) {
+        if self.as_readable().read_array() != Some(*from) {
+            self.write_array(from);
+        }
+    }
+
     /// Copies from another view as much as both hold; returns how much.
     #[inline]
     pub fn write_from(&self, from: &Readable<'_>) -> usize {
@@ -238,7 +289,6 @@ impl<'m> Writable<'m> {
 /// and a short frame are on.
 #[inline]
 fn lines(ptr: NonNull<u8>, len: u32, fetch: impl Fn(*const u8)) {
-    const LINE: usize = 64;
     fetch(ptr.as_ptr());
     if len as usize > LINE {
         fetch(ptr.as_ptr().wrapping_add(LINE));

@@ -4,8 +4,9 @@
 use std::ptr::{self, NonNull};
 
 use super::{ChainFault, Parts};
-use crate::virtio::memory::{GuestMemory, Readable, Writable};
+use crate::virtio::memory::{GuestMemory, Readable, View, Window, Writable, prefetch};
 use crate::virtio::spec::desc;
+use crate::word;
 
 /// Bytes of a descriptor, in either format.
 pub(super) const DESC: u16 = 16;
@@ -37,6 +38,17 @@ impl Descriptor {
     #[inline]
     pub(super) fn packed(self) -> (u16, u16) {
         (self.fourth, self.third)
+    }
+
+    /// The buffer, if with these `flags` it is a whole chain that is to be used
+    /// as `V` is, and lies in `window`.
+    #[inline]
+    pub(super) fn lone<'m, V: View<'m>>(self, flags: u16, window: &Window<'m>) -> Option<V> {
+        let wanted = if V::WRITES { desc::F_WRITE } else { 0 };
+        if flags & (desc::F_NEXT | desc::F_INDIRECT | desc::F_WRITE) != wanted {
+            return None;
+        }
+        window.view(self.addr, self.len)
     }
 }
 
@@ -85,6 +97,13 @@ impl Table {
         self.entries
     }
 
+    /// Has the processor fetch entry `index`, which is read soon.
+    #[inline]
+    pub(super) fn prefetch(&self, index: u16) {
+        let offset = usize::from(index) * usize::from(DESC);
+        prefetch::for_reading(self.base.as_ptr().wrapping_add(offset));
+    }
+
     /// Reads entry `index`, or nothing when there is no such entry.
     #[inline]
     pub(super) fn read(&self, index: u16) -> Option<Descriptor> {
@@ -96,7 +115,7 @@ impl Table {
         let at = unsafe { self.base.add(usize::from(index) * usize::from(DESC)) };
         let words: [u64; 2] = if at.cast::<u64>().is_aligned() {
             // SAFETY: 16 mapped bytes, aligned for u64.
-            unsafe { ptr::read_volatile(at.cast().as_ptr()) }
+            unsafe { word::load(at.cast().as_ptr()) }
         } else {
             // SAFETY: 16 mapped bytes; bytes need no alignment. Only an
             // indirect table can be this way.

@@ -6,7 +6,7 @@ use super::{
     Chain, PackedQueue, Parts, Pop, RingAddresses, RingError, RingFeatures, SetupError, SplitQueue,
     VirtQueue,
 };
-use crate::virtio::memory::GuestMemory;
+use crate::virtio::memory::{GuestMemory, View};
 
 /// The device's side of a split or a packed ring.
 pub enum Queue {
@@ -51,6 +51,16 @@ impl VirtQueue for Queue {
     }
 
     #[inline]
+    fn pop_lone<'m, V: View<'m>>(
+        &mut self,
+        memory: &'m GuestMemory,
+        most: usize,
+        take: impl FnMut(Chain, V),
+    ) -> Result<usize, RingError> {
+        either!(self, queue => queue.pop_lone(memory, most, take))
+    }
+
+    #[inline]
     fn unpop(&mut self, chain: Chain) {
         either!(self, queue => queue.unpop(chain));
     }
@@ -58,6 +68,11 @@ impl VirtQueue for Queue {
     #[inline]
     fn put_used(&mut self, chain: Chain, len: u32) {
         either!(self, queue => queue.put_used(chain, len));
+    }
+
+    #[inline]
+    fn put_all_used(&mut self, used: impl Iterator<Item = (Chain, u32)>) {
+        either!(self, queue => queue.put_all_used(used));
     }
 
     #[inline]

@@ -19,7 +19,7 @@ mod split;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::memory::{GuestMemory, Readable, Writable};
+use super::memory::{GuestMemory, Readable, View, Writable};
 use super::spec::feature;
 
 pub use either::Queue;
@@ -192,12 +192,35 @@ pub trait VirtQueue: Sized {
         parts: &mut impl Parts<'m>,
     ) -> Result<Pop, RingError>;
 
+    /// Takes the next chains as long as each is what most are: one buffer, of
+    /// the kind that `V` is, in the memory region of the last one; at most
+    /// `most`, each handed to `take`. Returns how many. What else waits, and
+    /// what is wrong, is for [`pop`](Self::pop).
+    ///
+    /// # Errors
+    /// When the ring is wrong and must stop.
+    fn pop_lone<'m, V: View<'m>>(
+        &mut self,
+        memory: &'m GuestMemory,
+        most: usize,
+        take: impl FnMut(Chain, V),
+    ) -> Result<usize, RingError>;
+
     /// Gives back `chain`, the last that was taken: it was not used.
     fn unpop(&mut self, chain: Chain);
 
     /// Writes the used entry of `chain`, into which `len` bytes were written.
-    /// The driver sees it once it is published.
+    /// The driver sees it once it and those before it are published, which are
+    /// published together with it or earlier.
     fn put_used(&mut self, chain: Chain, len: u32);
+
+    /// Writes the used entries of all of these.
+    #[inline]
+    fn put_all_used(&mut self, used: impl Iterator<Item = (Chain, u32)>) {
+        for (chain, len) in used {
+            self.put_used(chain, len);
+        }
+    }
 
     /// Shows the driver the next `count` used entries, all of them written.
     fn publish(&mut self, count: u16);

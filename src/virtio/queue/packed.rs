@@ -5,28 +5,18 @@
 //! over the first of them. Chains come back in the order in which they were
 //! taken, so a chain's used descriptor goes where the chain began.
 
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use super::descriptor::{DESC, Descriptor, Table, Walk};
 use super::{
     Chain, ChainFault, Parts, Pop, Position, RingAddresses, RingError, RingFeatures, SetupError,
     VirtQueue, place,
 };
-use crate::virtio::memory::GuestMemory;
+use crate::virtio::memory::{GuestMemory, View};
 use crate::virtio::spec::{MAX_QUEUE_SIZE, desc, event};
-
-/// A chain that was taken, noted where it begins.
-#[derive(Clone, Copy, Default)]
-struct Taken {
-    /// Its descriptors in the ring.
-    descriptors: u16,
-    /// Its buffer ID.
-    id: u16,
-    /// Bytes that were written into it.
-    written: u32,
-}
+use crate::word::{self, fence};
 
 /// The device's side of a packed ring.
 ///
@@ -48,8 +38,14 @@ pub struct PackedQueue {
     /// Descriptors and chains that were taken and not published.
     held: u16,
     held_chains: u16,
-    /// By the index of a chain's first descriptor.
-    taken: Box<[Taken]>,
+    /// Chains among them that have more than one descriptor.
+    held_long: u16,
+    /// How many descriptors a chain that was taken has, by the index of its
+    /// first.
+    taken: Box<[u16]>,
+    /// What goes over the next used descriptor to publish: with that, the
+    /// driver sees it and what is behind it.
+    first: u64,
     /// The most chains that were available and not used yet, counted once in
     /// each passage of the ring.
     most_offered: u16,
@@ -88,25 +84,29 @@ impl PackedQueue {
     #[inline]
     fn flags(&self, index: u16) -> u16 {
         // SAFETY: two mapped bytes of a descriptor, aligned with it.
-        u16::from_le(unsafe { ptr::read_volatile(self.field(index, FLAGS).cast().as_ptr()) })
+        u16::from_le(unsafe { word::load(self.field(index, FLAGS).cast().as_ptr()) })
     }
 
-    /// Hands back the chain that began at `at` (2.8.1, 2.8.3), in one store:
-    /// the driver looks at this line all the time, and would take it away
-    /// between two.
+    /// What says that the chain `id`, which began at `at`, is used and has
+    /// `len` bytes (2.8.1, 2.8.3).
     #[inline]
-    fn write_used(&self, at: Position) {
-        let note = self.note(at);
+    fn used_half(id: u16, at: Position, len: u32) -> u64 {
         let wrap = if at.wrap {
             desc::F_AVAIL | desc::F_USED
         } else {
             0
         };
-        let write = if note.written > 0 { desc::F_WRITE } else { 0 };
-        let half =
-            u64::from(note.written) | u64::from(note.id) << 32 | u64::from(wrap | write) << 48;
+        let write = if len > 0 { desc::F_WRITE } else { 0 };
+        u64::from(len) | u64::from(id) << 32 | u64::from(wrap | write) << 48
+    }
+
+    /// Hands back the chain that began at descriptor `index`, in one store: the
+    /// driver looks at this line all the time, and would take it away between
+    /// two.
+    #[inline]
+    fn write_used(&self, index: u16, half: u64) {
         // SAFETY: eight mapped bytes of a descriptor, aligned to eight.
-        unsafe { ptr::write_volatile(self.field(at.index, USED).cast().as_ptr(), half.to_le()) }
+        unsafe { word::store(self.field(index, USED).cast().as_ptr(), half.to_le()) }
     }
 
     /// The driver has made what is at `at` available (2.8.1).
@@ -122,9 +122,7 @@ impl PackedQueue {
     #[inline]
     fn event_word(&self, word: usize) -> u16 {
         // SAFETY: four mapped bytes, aligned to four.
-        u16::from_le(unsafe {
-            ptr::read_volatile(self.driver_event.cast::<u16>().add(word).as_ptr())
-        })
+        u16::from_le(unsafe { word::load(self.driver_event.cast::<u16>().add(word).as_ptr()) })
     }
 
     #[inline]
@@ -132,7 +130,7 @@ impl PackedQueue {
         // SAFETY: as for `event_word`.
         unsafe {
             let at = self.device_event.cast::<u16>().add(word);
-            ptr::write_volatile(at.as_ptr(), value.to_le());
+            word::store(at.as_ptr(), value.to_le());
         }
     }
 
@@ -216,10 +214,21 @@ impl PackedQueue {
         (chains, at)
     }
 
+    /// Counts what the driver has offered, if that is due.
     #[inline]
-    fn note(&self, at: Position) -> Taken {
-        let note = self.taken.get(usize::from(at.index));
-        note.copied().unwrap_or_default()
+    fn count(&mut self) {
+        if self.count_due {
+            self.count_due = false;
+            let offered = self.held_chains.saturating_add(self.waiting(self.size).0);
+            self.most_offered = self.most_offered.max(offered);
+        }
+    }
+
+    /// How many descriptors the chain has that was taken at `at`.
+    #[inline]
+    fn descriptors(&self, at: Position) -> u16 {
+        let taken = self.taken.get(usize::from(at.index));
+        taken.copied().unwrap_or_default()
     }
 }
 
@@ -257,7 +266,9 @@ impl VirtQueue for PackedQueue {
             used: next,
             held: 0,
             held_chains: 0,
-            taken: vec![Taken::default(); size.into()].into(),
+            held_long: 0,
+            taken: vec![0; size.into()].into(),
+            first: 0,
             most_offered: 0,
             count_due: true,
             signalled: None,
@@ -277,28 +288,21 @@ impl VirtQueue for PackedQueue {
         }
         // The rest of the descriptors is read after the flags that cover them.
         fence(Ordering::Acquire);
-        if self.count_due {
-            self.count_due = false;
-            let offered = self.held_chains.saturating_add(self.waiting(self.size).0);
-            self.most_offered = self.most_offered.max(offered);
-        }
+        self.count();
         let (id, descriptors, result) = self.walk(memory, parts)?;
         let chain = Chain {
             head: id,
             at: self.next.to_bits(),
         };
-        if let Some(note) = self.taken.get_mut(usize::from(self.next.index)) {
-            *note = Taken {
-                descriptors,
-                id,
-                written: 0,
-            };
+        if let Some(taken) = self.taken.get_mut(usize::from(self.next.index)) {
+            *taken = descriptors;
         }
         let next = self.next.advance(descriptors, self.size);
         self.count_due = next.wrap != self.next.wrap;
         self.next = next;
         self.held += descriptors;
         self.held_chains += 1;
+        self.held_long += u16::from(descriptors > 1);
         Ok(match result {
             Ok(()) => Pop::Chain(chain),
             Err(fault) => Pop::Bad(chain, fault),
@@ -306,17 +310,63 @@ impl VirtQueue for PackedQueue {
     }
 
     #[inline]
+    fn pop_lone<'m, V: View<'m>>(
+        &mut self,
+        memory: &'m GuestMemory,
+        most: usize,
+        mut take: impl FnMut(Chain, V),
+    ) -> Result<usize, RingError> {
+        let Some(window) = memory.window(self.hint) else {
+            return Ok(0);
+        };
+        if self.held == self.size || !self.is_available(self.next) {
+            return Ok(0);
+        }
+        let most = most.min((self.size - self.held).into());
+        let mut taken = 0u16;
+        let mut at = self.next;
+        while usize::from(taken) < most && self.is_available(at) {
+            // The rest of a descriptor is read after the flags that cover it.
+            fence(Ordering::Acquire);
+            let Some(descriptor) = self.ring.read(at.index) else {
+                break;
+            };
+            let (flags, head) = descriptor.packed();
+            let Some(view) = descriptor.lone(flags, &window) else {
+                break;
+            };
+            if let Some(descriptors) = self.taken.get_mut(usize::from(at.index)) {
+                *descriptors = 1;
+            }
+            let bits = at.to_bits();
+            take(Chain { head, at: bits }, view);
+            at = at.advance(1, self.size);
+            taken += 1;
+        }
+        self.next = at;
+        self.held += taken;
+        self.held_chains += taken;
+        Ok(taken.into())
+    }
+
+    #[inline]
     fn unpop(&mut self, chain: Chain) {
         self.next = Position::from_bits(chain.at);
-        self.held -= self.note(self.next).descriptors;
+        let descriptors = self.descriptors(self.next);
+        self.held -= descriptors;
         self.held_chains -= 1;
+        self.held_long -= u16::from(descriptors > 1);
     }
 
     #[inline]
     fn put_used(&mut self, chain: Chain, len: u32) {
-        let index = Position::from_bits(chain.at).index;
-        if let Some(note) = self.taken.get_mut(usize::from(index)) {
-            note.written = len;
+        let at = Position::from_bits(chain.at);
+        let half = Self::used_half(chain.head, at, len);
+        if at == self.used {
+            self.first = half;
+        } else {
+            // The driver stops at the first that is not used (2.8.9).
+            self.write_used(at.index, half);
         }
     }
 
@@ -325,23 +375,24 @@ impl VirtQueue for PackedQueue {
         if count == 0 {
             return;
         }
-        let first = self.used;
-        // The buffers are written before the descriptors.
+        // With the first, the driver sees all, and never a part of a frame:
+        // buffers and other descriptors are written before it.
         fence(Ordering::Release);
-        for nth in 0..count {
-            let at = self.used;
-            let descriptors = self.note(at).descriptors;
-            if nth > 0 {
-                self.write_used(at);
+        self.write_used(self.used.index, self.first);
+        let mut passed = count;
+        if self.held_long > 0 {
+            let mut at = self.used;
+            passed = 0;
+            for _ in 0..count {
+                let descriptors = self.descriptors(at);
+                at = at.advance(descriptors, self.size);
+                passed += descriptors;
+                self.held_long -= u16::from(descriptors > 1);
             }
-            self.used = at.advance(descriptors, self.size);
-            self.held -= descriptors;
         }
+        self.used = self.used.advance(passed, self.size);
+        self.held -= passed;
         self.held_chains -= count;
-        // The driver stops at the first that is not used: with it, it sees all,
-        // and never a part of a frame (2.8.9).
-        fence(Ordering::Release);
-        self.write_used(first);
     }
 
     fn wants_interrupt(&mut self) -> bool {

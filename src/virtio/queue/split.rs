@@ -1,16 +1,21 @@
 //! The split virtqueue (section 2.7).
 
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use super::descriptor::{DESC, Table, Walk};
 use super::{
     Chain, ChainFault, Parts, Pop, RingAddresses, RingError, RingFeatures, SetupError, VirtQueue,
     place,
 };
-use crate::virtio::memory::GuestMemory;
+use crate::virtio::memory::{GuestMemory, View};
 use crate::virtio::spec::{AVAIL_F_NO_INTERRUPT, MAX_QUEUE_SIZE, USED_F_NO_NOTIFY, desc};
+use crate::word::{self, fence};
+
+/// How many chains before its turn a descriptor is fetched: it has just been
+/// written by another processor.
+const AHEAD: u16 = 12;
 
 /// The device's side of a split ring.
 ///
@@ -52,7 +57,7 @@ impl SplitQueue {
     #[inline]
     unsafe fn load(part: NonNull<u8>, offset: usize) -> u16 {
         // SAFETY: by contract; parts are at least 2-aligned.
-        u16::from_le(unsafe { ptr::read_volatile(part.add(offset).cast().as_ptr()) })
+        u16::from_le(unsafe { word::load(part.add(offset).cast().as_ptr()) })
     }
 
     /// # Safety
@@ -60,7 +65,7 @@ impl SplitQueue {
     #[inline]
     unsafe fn store(part: NonNull<u8>, offset: usize, value: u16) {
         // SAFETY: by contract; parts are at least 2-aligned.
-        unsafe { ptr::write_volatile(part.add(offset).cast().as_ptr(), value.to_le()) }
+        unsafe { word::store(part.add(offset).cast().as_ptr(), value.to_le()) }
     }
 
     /// Where entry `index` is in a ring.
@@ -204,6 +209,45 @@ impl VirtQueue for SplitQueue {
     }
 
     #[inline]
+    fn pop_lone<'m, V: View<'m>>(
+        &mut self,
+        memory: &'m GuestMemory,
+        most: usize,
+        mut take: impl FnMut(Chain, V),
+    ) -> Result<usize, RingError> {
+        if self.next_avail == self.avail_end {
+            self.refresh()?;
+        }
+        let Some(window) = memory.window(self.hint) else {
+            return Ok(0);
+        };
+        let waiting = self.avail_end.wrapping_sub(self.next_avail);
+        let mut taken = 0;
+        while taken < most.min(waiting.into()) {
+            if usize::from(waiting) - taken > usize::from(AHEAD) {
+                let ahead = self.slot(self.next_avail.wrapping_add(AHEAD));
+                // SAFETY: an entry inside the available ring.
+                self.desc
+                    .prefetch(unsafe { Self::load(self.avail, 4 + 2 * ahead) });
+            }
+            // SAFETY: as above.
+            let head = unsafe { Self::load(self.avail, 4 + 2 * self.slot(self.next_avail)) };
+            let descriptor = self.desc.read(head);
+            let Some(view) = descriptor.and_then(|descriptor| {
+                let (flags, _) = descriptor.split();
+                descriptor.lone(flags, &window)
+            }) else {
+                break;
+            };
+            let at = self.next_avail.wrapping_add(self.used_offset);
+            take(Chain { head, at }, view);
+            self.next_avail = self.next_avail.wrapping_add(1);
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    #[inline]
     fn unpop(&mut self, chain: Chain) {
         self.next_avail = chain.at.wrapping_sub(self.used_offset);
     }
@@ -213,9 +257,13 @@ impl VirtQueue for SplitQueue {
         let offset = 4 + 8 * self.slot(chain.at);
         // SAFETY: an entry inside the used ring, which is 4-aligned.
         unsafe {
-            let entry = self.used.add(offset).cast::<u32>();
-            ptr::write_volatile(entry.as_ptr(), u32::from(chain.head).to_le());
-            ptr::write_volatile(entry.add(1).as_ptr(), len.to_le());
+            let entry = self.used.add(offset).cast::<[u32; 2]>();
+            let new = [u32::from(chain.head).to_le(), len.to_le()];
+            // A ring often goes round with the same entries; a line that is
+            // not written stays in the driver's cache.
+            if word::load(entry.as_ptr()) != new {
+                word::store(entry.as_ptr(), new);
+            }
         }
     }
 

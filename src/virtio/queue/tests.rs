@@ -145,6 +145,31 @@ impl<F: Format> Bed<F> {
     }
 }
 
+/// Chains of one buffer that is used as `V` is, and their lengths.
+fn lone<'m, V: View<'m>>(
+    device: &mut impl VirtQueue,
+    memory: &'m GuestMemory,
+    most: usize,
+    len: impl Fn(V) -> usize,
+) -> Vec<(Chain, usize)> {
+    let mut taken = Vec::new();
+    let count = device.pop_lone(memory, most, |chain, view| taken.push((chain, len(view))));
+    assert_eq!(count, Ok(taken.len()));
+    taken
+}
+
+fn rooms<F: Format>(bed: &mut Bed<F>, most: usize) -> Vec<(Chain, usize)> {
+    lone(&mut bed.device, &bed.table, most, |view: Writable<'_>| {
+        view.len()
+    })
+}
+
+fn outs<F: Format>(bed: &mut Bed<F>, most: usize) -> Vec<(Chain, usize)> {
+    lone(&mut bed.device, &bed.table, most, |view: Readable<'_>| {
+        view.len()
+    })
+}
+
 fn chains_of_any_shape_come_and_go<F: Format>(features: RingFeatures) {
     let mut bed = bed::<F>(16, features);
     let (a, b, c) = (bed.out(0, 1), bed.out(100, 4000), bed.room(8000, 7));
@@ -168,6 +193,38 @@ fn chains_of_any_shape_come_and_go<F: Format>(features: RingFeatures) {
     assert_eq!(bed.completions(), [(0, 0), (1, 5), (2, 14)]);
 }
 
+/// What is no chain of one buffer of the kind that is asked for stops the run
+/// and is left for `pop`.
+fn lone_chains_are_taken_in_a_row<F: Format>(features: RingFeatures) {
+    let mut bed = bed::<F>(8, features);
+    let [a, b, c] = [100, 50, 25].map(|len| [bed.room(0, len)]);
+    let (mixed, out) = ([bed.out(0, 1), bed.room(8, 9)], [bed.out(0, 7)]);
+    bed.offer(&[&a, &b, &mixed, &c, &out]);
+    let lens = |taken: &[(Chain, usize)]| taken.iter().map(|&(_, len)| len).collect::<Vec<_>>();
+
+    assert_eq!(outs(&mut bed, 8), []);
+    assert_eq!(rooms(&mut bed, 0), []);
+    let first = rooms(&mut bed, 1);
+    assert_eq!(lens(&first), [100]);
+    bed.device.unpop(first[0].0);
+    let mut all = rooms(&mut bed, 8);
+    assert_eq!(lens(&all), [100, 50]);
+    all.push((bed.pop().0.unwrap(), 9));
+    all.extend(rooms(&mut bed, 8));
+    assert_eq!(lens(&all), [100, 50, 9, 25]);
+    assert_eq!(rooms(&mut bed, 8), []);
+    all.extend(outs(&mut bed, 8));
+    assert_eq!(lens(&all), [100, 50, 9, 25, 7]);
+    assert_eq!(outs(&mut bed, 8), []);
+
+    for &(chain, len) in &all {
+        bed.device.put_used(chain, u32::try_from(len).unwrap());
+    }
+    bed.device.publish(5);
+    let used = [(0, 100), (1, 50), (2, 9), (3, 25), (4, 7)];
+    assert_eq!(bed.completions(), used);
+}
+
 fn positions_wrap_many_times<F: Format>(features: RingFeatures) {
     let mut bed = bed::<F>(4, features);
     for round in 0..70_000_u32 {
@@ -178,6 +235,26 @@ fn positions_wrap_many_times<F: Format>(features: RingFeatures) {
         bed.device.put_used(chain, round % 64);
         bed.device.publish(1);
         assert_eq!(bed.completions(), [(round, round % 64)]);
+    }
+}
+
+fn runs_of_lone_chains_wrap_many_times<F: Format>(features: RingFeatures) {
+    let mut bed = bed::<F>(4, features);
+    for round in 0..20_000_usize {
+        let chains = round % 4 + 1;
+        let offered: Vec<_> = (1..=4).map(|len| [bed.room(0, len)]).collect();
+        let offered: Vec<&[Segment]> = offered.iter().map(|room| &room[..]).collect();
+        bed.offer(&offered[..chains]);
+        let taken = rooms(&mut bed, 8);
+        for &(chain, len) in &taken {
+            bed.device.put_used(chain, u32::try_from(len).unwrap());
+        }
+        bed.device.publish(u16::try_from(taken.len()).unwrap());
+        let used: Vec<_> = (0..4)
+            .map(|token| (token, token + 1))
+            .take(chains)
+            .collect();
+        assert_eq!(bed.completions(), used);
     }
 }
 
@@ -325,6 +402,8 @@ mod packed {
     use super::*;
 
     for_format! { Packed:
+        lone_chains_are_taken_in_a_row(PLAIN, EVENT_IDX);
+        runs_of_lone_chains_wrap_many_times(PLAIN, EVENT_IDX);
         chains_of_any_shape_come_and_go(PLAIN, INDIRECT, EVENT_IDX);
         positions_wrap_many_times(PLAIN, EVENT_IDX);
         what_is_given_back_unused_comes_again();
@@ -350,6 +429,8 @@ mod split {
     }
 
     for_format! { Split:
+        lone_chains_are_taken_in_a_row(PLAIN, EVENT_IDX);
+        runs_of_lone_chains_wrap_many_times(PLAIN, EVENT_IDX);
         chains_of_any_shape_come_and_go(PLAIN, INDIRECT, EVENT_IDX);
         positions_wrap_many_times(PLAIN, EVENT_IDX);
         what_is_given_back_unused_comes_again();

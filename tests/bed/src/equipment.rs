@@ -21,7 +21,11 @@ pub struct GuestImage {
     pub initramfs: PathBuf,
 }
 
-fn program(name: &str) -> Result<()> {
+/// A program that the shell would find.
+///
+/// # Errors
+/// It is not there.
+pub fn program(name: &str) -> Result<()> {
     let path = env::var_os("PATH").unwrap_or_default();
     if env::split_paths(&path).any(|directory| directory.join(name).is_file()) {
         return Ok(());

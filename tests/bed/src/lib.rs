@@ -1,7 +1,7 @@
 //! What vtnetd is tried on, as a black box: Linux guests under qemu, DPDK's
 //! testpmd, FreeBSD's interfaces and netgraph nodes, and vtnetd itself as a
 //! process that can be asked and counted. Most tests in `tests/`, the bench
-//! `testpmd` and the demo stand on it.
+//! `compare` and the demo stand on it.
 //!
 //! A bed is not there on every machine. [`equipment`] says what is, and
 //! [`run_tests`] counts what cannot run as skipped, with the reason on one
@@ -25,7 +25,7 @@ mod testpmd;
 mod transcript;
 mod vtnetd;
 
-pub use census::{Census, children};
+pub use census::{Census, children, private_resident, processor_time};
 pub use error::{Error, Result};
 pub use guest::{Guest, GuestOptions, Transfer, transfer};
 #[cfg(target_os = "linux")]
@@ -36,6 +36,6 @@ pub use process::Process;
 pub use program::program;
 pub use scratch::Scratch;
 pub use suite::{Test, run_tests, skipped};
-pub use testpmd::{Counts, Links, Testpmd};
+pub use testpmd::{Counts, Effort, Links, Testpmd};
 pub use transcript::Transcript;
 pub use vtnetd::{Counters, Vtnetd};

@@ -1,6 +1,7 @@
 //! A process whose output is read as it comes, and which does not outlive its
 //! owner.
 
+use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::{Error, Result, Transcript};
 /// A running program. Dropping it kills it.
 pub struct Process {
     name: String,
+    command_line: String,
     child: Child,
     stdin: Option<ChildStdin>,
     /// Standard output.
@@ -43,8 +45,11 @@ impl Process {
         let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(Error::new(format!("{name}: has no output")));
         };
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
         Ok(Self {
             name: name.to_owned(),
+            command_line: words.join(" "),
             stdin: child.stdin.take(),
             child,
             output: Transcript::of(output),
@@ -55,6 +60,11 @@ impl Process {
     /// What errors call it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How it was started.
+    pub fn command_line(&self) -> &str {
+        &self.command_line
     }
 
     /// Its process ID.

@@ -1,8 +1,10 @@
-//! DPDK's testpmd, with two ports that it forwards between as fast as it can.
+//! DPDK's testpmd, with pairs of ports that it forwards between as fast as it
+//! can: what arrives at one port of a pair leaves at the other.
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use crate::{Error, Process, Result, Scratch, equipment};
 
@@ -11,7 +13,20 @@ const COMMAND: Duration = Duration::from_secs(60);
 /// Huge pages of 2 MiB for one process, and as many bytes without them.
 const HUGE_PAGES: u32 = 128;
 
-/// How the two ports are connected.
+/// The longest frame that fits into the buffers that it has if it is told
+/// nothing else.
+const USUAL_FRAME: u64 = 1514;
+/// Bytes of a buffer of DPDK's that are in front of a frame and its header.
+const BEFORE_FRAME: u64 = 256;
+/// What DPDK counts as part of the longest frame besides the frame: a VLAN tag,
+/// and virtio's header.
+const BESIDE_FRAME: u64 = 16;
+/// The frames that it takes from a queue and sends in one turn.
+const BURST: u32 = 32;
+/// Nothing that is under way takes longer.
+const STILL: Duration = Duration::from_millis(100);
+
+/// How the ports are connected.
 #[derive(Clone, Copy, Debug)]
 pub struct Links {
     /// Pairs of queues of a port.
@@ -20,18 +35,22 @@ pub struct Links {
     pub mergeable: bool,
     /// Whether a front end asks for packed rings.
     pub packed: bool,
+    /// Bytes of the longest frame, which must fit into one of its buffers.
+    pub longest: u64,
     /// Whether both processes have huge pages. Without, no privileges are
     /// needed; with, it is as in earnest.
     pub huge_pages: bool,
 }
 
 impl Links {
-    /// Huge pages where enough of them are free for two processes.
+    /// Frames of the usual length, and huge pages where enough of them are free
+    /// for two processes.
     pub fn new(queues: u16, mergeable: bool, packed: bool) -> Self {
         Self {
             queues,
             mergeable,
             packed,
+            longest: USUAL_FRAME,
             huge_pages: equipment::free_huge_pages() >= 2 * HUGE_PAGES,
         }
     }
@@ -50,6 +69,38 @@ pub struct Counts {
     pub sent_bytes: u64,
 }
 
+/// What frames cost it: cycles of the turns in which there were some.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effort {
+    /// Cycles.
+    pub cycles: f64,
+    /// Frames received in them.
+    pub frames: f64,
+    /// Cycles a second.
+    pub clock: f64,
+}
+
+impl Effort {
+    /// From `CPU cycles/packet=… (total cycles=N / total io packets=N) at N MHz
+    /// Clock`.
+    fn read(line: &str) -> Option<Self> {
+        let (_, behind) = line.split_once("(total cycles=")?;
+        let (cycles, behind) = behind.split_once(" / total ")?;
+        let (frames, behind) = behind.split_once('=')?.1.split_once(") at ")?;
+        let clock: f64 = behind.split_once(" MHz")?.0.parse().ok()?;
+        Some(Self {
+            cycles: cycles.parse().ok()?,
+            frames: frames.parse().ok()?,
+            clock: clock * 1e6,
+        })
+    }
+}
+
+/// The address of port number `port`.
+fn mac(port: usize) -> String {
+    format!("52:54:00:00:00:{:02x}", port + 1)
+}
+
 /// A running testpmd. Dropping it kills it.
 pub struct Testpmd {
     process: Process,
@@ -60,38 +111,43 @@ pub struct Testpmd {
 }
 
 impl Testpmd {
-    /// Two `net_virtio_user` ports that connect to `sockets`, on processor
-    /// `cpu` or anywhere. Each port's frames are addressed to the other.
+    /// A `net_virtio_user` port for each of `sockets`, which it connects to, on
+    /// processor `cpu` or anywhere. A port's frames are addressed to the other
+    /// port of its pair.
     ///
     /// # Errors
     /// It does not start.
-    pub fn front_end(sockets: [&Path; 2], links: Links, cpu: Option<u32>) -> Result<Self> {
-        let ports = [1, 2].map(|number| {
-            let socket = sockets[number - 1].display();
+    pub fn front_end<P: AsRef<Path>>(
+        sockets: &[P],
+        links: Links,
+        cpu: Option<u32>,
+    ) -> Result<Self> {
+        let ports = sockets.iter().enumerate().map(|(port, socket)| {
             format!(
-                "net_virtio_user{number},path={socket},mac=52:54:00:00:00:0{number},\
-                 queues={},mrg_rxbuf={},packed_vq={}",
+                "net_virtio_user{port},path={},mac={},queues={},mrg_rxbuf={},packed_vq={}",
+                socket.as_ref().display(),
+                mac(port),
                 links.queues,
                 u8::from(links.mergeable),
                 u8::from(links.packed)
             )
         });
-        Self::start("testpmd front end", ports, links, cpu)
+        Self::start("testpmd front end", ports.collect(), links, cpu)
     }
 
-    /// Two `net_vhost` ports that listen on `sockets`.
+    /// A `net_vhost` port for each of `sockets`, which it listens on.
     ///
     /// # Errors
     /// It does not start.
-    pub fn back_end(sockets: [&Path; 2], links: Links, cpu: Option<u32>) -> Result<Self> {
-        let ports = [1, 2].map(|number| {
-            let socket = sockets[number - 1].display();
-            format!("net_vhost{number},iface={socket},queues={}", links.queues)
+    pub fn back_end<P: AsRef<Path>>(sockets: &[P], links: Links, cpu: Option<u32>) -> Result<Self> {
+        let ports = sockets.iter().enumerate().map(|(port, socket)| {
+            let socket = socket.as_ref().display();
+            format!("net_vhost{port},iface={socket},queues={}", links.queues)
         });
-        Self::start("testpmd back end", ports, links, cpu)
+        Self::start("testpmd back end", ports.collect(), links, cpu)
     }
 
-    fn start(name: &str, ports: [String; 2], links: Links, cpu: Option<u32>) -> Result<Self> {
+    fn start(name: &str, ports: Vec<String>, links: Links, cpu: Option<u32>) -> Result<Self> {
         let queues = links.queues.to_string();
         let runtime = Scratch::new()?;
         let mut command = Command::new("stdbuf");
@@ -111,18 +167,30 @@ impl Testpmd {
             command.args(["--no-huge", "--no-shconf"]);
             command.env("RUNTIME_DIRECTORY", runtime.as_ref());
         }
-        for port in ports {
-            command.args(["--vdev", &port]);
+        for port in &ports {
+            command.args(["--vdev", port]);
         }
-        command.args(["--", "-i", "--total-num-mbufs=32768"]);
+        command.args(["--", "-i", "--record-core-cycles"]);
+        if links.longest > USUAL_FRAME {
+            let buffer = links.longest + BEFORE_FRAME;
+            let taken = links.longest + BESIDE_FRAME;
+            command.arg(format!("--mbuf-size={buffer}"));
+            command.arg(format!("--max-pkt-len={taken}"));
+            command.arg("--total-num-mbufs=16384");
+        } else {
+            command.arg("--total-num-mbufs=32768");
+        }
         // A vhost port has no link before a front end connects; testpmd would
         // wait nine seconds for it.
         command.arg("--disable-link-check");
         command.args(["--rxq", &queues, "--txq", &queues]);
-        command.args([
-            "--eth-peer=0,52:54:00:00:00:02",
-            "--eth-peer=1,52:54:00:00:00:01",
-        ]);
+        // Several queues are filled by what spreads flows over them.
+        if links.queues > 1 {
+            command.arg("--txonly-multi-flow");
+        }
+        for port in 0..ports.len() {
+            command.arg(format!("--eth-peer={port},{}", mac(port ^ 1)));
+        }
         let mut testpmd = Self {
             process: Process::start(name, &mut command)?,
             _runtime: runtime,
@@ -131,6 +199,16 @@ impl Testpmd {
         };
         testpmd.run("set fwd io")?;
         Ok(testpmd)
+    }
+
+    /// How it was started.
+    pub fn command_line(&self) -> &str {
+        self.process.command_line()
+    }
+
+    /// Its process ID.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Gives it a command, and returns what it said.
@@ -155,34 +233,78 @@ impl Testpmd {
         Ok(said)
     }
 
-    /// Sends bursts of frames of `length` bytes from both ports, and forwards
-    /// from then on whatever arrives at one to the other.
+    /// Sends `frames` frames of `length` bytes from each queue of each port, in
+    /// whole bursts, and forwards from then on whatever arrives at one port of
+    /// a pair to the other.
     ///
     /// # Errors
     /// It ended.
-    pub fn start_traffic(&mut self, length: u64) -> Result<()> {
+    pub fn start_traffic(&mut self, length: u64, frames: u32) -> Result<()> {
+        let burst = frames.clamp(1, BURST);
+        self.run(&format!("set burst {burst}"))?;
         self.run(&format!("set txpkts {length}"))?;
-        self.run("start tx_first 4")?;
+        self.run(&format!("start tx_first {}", frames.div_ceil(burst)))?;
         Ok(())
     }
 
-    /// What both ports have counted since they were started.
+    /// Sends a frame from each queue and forwards none, so that a switch learns
+    /// which address is at which port. Takes what the switch does with them.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn introduce(&mut self) -> Result<()> {
+        self.run("set fwd rxonly")?;
+        self.run("set burst 1")?;
+        self.run("start tx_first 1")?;
+        self.take_all()?;
+        Ok(())
+    }
+
+    /// Stops, takes every frame that is still under way, and says how many
+    /// those were.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn drain(&mut self) -> Result<u64> {
+        self.run("stop")?;
+        let before = self.received()?;
+        self.run("set fwd rxonly")?;
+        self.run("start")?;
+        Ok(self.take_all()? - before)
+    }
+
+    /// Receives until nothing comes any more; what has been received since it
+    /// was started. Frames are forwarded again when traffic is started.
+    fn take_all(&mut self) -> Result<u64> {
+        let mut last = self.received()?;
+        loop {
+            thread::sleep(STILL);
+            let now = self.received()?;
+            if now == last {
+                break;
+            }
+            last = now;
+        }
+        self.run("stop")?;
+        self.run("set fwd io")?;
+        Ok(last)
+    }
+
+    fn received(&mut self) -> Result<u64> {
+        Ok(self.counts()?.iter().map(|port| port.received).sum())
+    }
+
+    /// What its ports have counted since they were started.
     ///
     /// # Errors
     /// It ended, or printed something else.
-    pub fn counts(&mut self) -> Result<[Counts; 2]> {
+    pub fn counts(&mut self) -> Result<Vec<Counts>> {
         let said = self.run("show port stats all")?;
-        let mut ports = [Counts::default(); 2];
-        let mut at = None;
+        let mut ports: Vec<Counts> = Vec::new();
         for line in &said {
-            if let Some((_, rest)) = line.split_once("statistics for port ") {
-                let number: usize = rest
-                    .split_whitespace()
-                    .next()
-                    .and_then(|word| word.parse().ok())
-                    .unwrap_or(usize::MAX);
-                at = ports.get_mut(number);
-            } else if let Some(port) = &mut at {
+            if line.contains("statistics for port ") {
+                ports.push(Counts::default());
+            } else if let Some(port) = ports.last_mut() {
                 let words: Vec<&str> = line.split_whitespace().collect();
                 for pair in words.windows(2) {
                     let value = pair[1].parse().unwrap_or(0);
@@ -199,20 +321,14 @@ impl Testpmd {
         Ok(ports)
     }
 
-    /// Frames a second that it receives on both ports together, over `time`.
+    /// What frames have cost it since traffic was started.
     ///
     /// # Errors
-    /// As [`Testpmd::counts`].
-    pub fn rate(&mut self, time: Duration) -> Result<f64> {
-        let total = |counts: [Counts; 2]| counts[0].received + counts[1].received;
-        let before = total(self.counts()?);
-        let start = Instant::now();
-        std::thread::sleep(time);
-        let after = total(self.counts()?);
-        let elapsed = start.elapsed();
-        let frames = u32::try_from(after - before)
-            .map_err(|_| Error::new("more frames than a number of 32 bits counts"))?;
-        Ok(f64::from(frames) / elapsed.as_secs_f64())
+    /// It ended, or printed something else.
+    pub fn effort(&mut self) -> Result<Effort> {
+        let said = self.run("show fwd stats all")?;
+        let effort = said.iter().find_map(|line| Effort::read(line));
+        effort.ok_or_else(|| Error::new("show fwd stats all: no cycles"))
     }
 
     /// Ends it in order.

@@ -62,7 +62,21 @@ impl Vtnetd {
     /// # Errors
     /// It ends instead.
     pub fn start(program: &Path, devices: &[String], cpus: Option<&str>) -> Result<Self> {
+        Self::start_with(program, &[], devices, cpus)
+    }
+
+    /// As [`start`](Self::start), with other options in front.
+    ///
+    /// # Errors
+    /// It ends instead.
+    pub fn start_with(
+        program: &Path,
+        options: &[&str],
+        devices: &[String],
+        cpus: Option<&str>,
+    ) -> Result<Self> {
         let mut command = equipment::pinned(program, cpus);
+        command.args(options);
         for device in devices {
             command.args(["-s", device]);
         }
@@ -82,6 +96,11 @@ impl Vtnetd {
         };
         vtnetd.wait_for_log("ready")?;
         Ok(vtnetd)
+    }
+
+    /// How it was started.
+    pub fn command_line(&self) -> &str {
+        self.process.command_line()
     }
 
     /// Its process ID.

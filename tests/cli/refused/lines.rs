@@ -20,6 +20,21 @@ const LINES: &[(&[&str], &str, &str)] = &[
         "-p",
         "write -p /var/run/vtnetd.pid",
     ),
+    (
+        &["-s", DEVICE, "--workers=0"],
+        "--workers=0",
+        "leave it out for one on each processor",
+    ),
+    (
+        &["-s", DEVICE, "--poll-us=ever"],
+        "--poll-us=ever",
+        "write 50, 0 to sleep at once, or always",
+    ),
+    (
+        &["-s", DEVICE, "--poll-us"],
+        "--poll-us",
+        "vtnetd -h shows what",
+    ),
     (&["-N"], "-N", "vtnetd -h shows what"),
     (&["-N", ""], "", "write one, as in"),
     (&["-N", "/s", "-N", "/t"], "-N", ONCE),

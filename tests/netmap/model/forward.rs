@@ -197,12 +197,12 @@ impl Model {
         member.numbers.in_bytes += numbers.in_bytes;
         member.numbers.flooded += numbers.flooded;
         member.numbers.unknown += numbers.unknown;
-        let who = member.who;
+        let id = member.id;
         if numbers.flooded > 0 {
             order = (0..one.members.len()).collect();
         }
         let all: Vec<&Frame> = frames.iter().collect();
-        self.tell(switch, who, NR_MONITOR_TX, region, &all);
+        self.tell(switch, id, NR_MONITOR_TX, region, &all);
         for target in order.into_iter().filter(|target| *target != source) {
             let picks = frames.iter().zip(&targets);
             let picks = picks.filter(|(_, to)| to.is_none_or(|to| to == target));
@@ -211,8 +211,8 @@ impl Model {
             let Some(member) = members[target].as_ref() else {
                 continue;
             };
-            let who = member.who;
-            self.tell(switch, who, NR_MONITOR_RX, region, &picks);
+            let (id, who) = (member.id, member.who);
+            self.tell(switch, id, NR_MONITOR_RX, region, &picks);
             let (taken, bytes, dropped) = self.deliver(switch, who, ring, region, &picks);
             let members = &mut self.switch_mut(switch).unwrap().members;
             let numbers = &mut members[target].as_mut().unwrap().numbers;
@@ -222,16 +222,15 @@ impl Model {
         }
     }
 
-    /// Monitors of a guest's port, in the order in which they came.
-    fn tell(&mut self, switch: &str, who: Who, flag: u64, region: u32, frames: &[&Frame]) {
-        let Who::Guest(guest) = who else { return };
+    /// Monitors of a port without rings, in the order in which they came.
+    fn tell(&mut self, switch: &str, id: u32, flag: u64, region: u32, frames: &[&Frame]) {
         let sent = if flag == NR_MONITOR_TX { NS_TXMON } else { 0 };
         let hears = |kind: &Kind| match kind {
             Kind::GuestMonitor {
                 switch: on,
-                guest: of,
+                member,
                 flags,
-            } => on == switch && *of == guest && flags & flag != 0,
+            } => on == switch && *member == id && flags & flag != 0,
             _ => false,
         };
         let ports = self.ports.iter().filter(|(_, port)| hears(&port.kind));
@@ -251,9 +250,16 @@ impl Model {
         frames: &[&Frame],
     ) -> (u64, u64, u64) {
         match who {
-            Who::Client(port) => {
-                let header = self.ports[&port].header;
-                self.receive(port, ring, header, 0, region, frames)
+            Who::Client(port) => match self.ends(port) {
+                Some([_, second]) => self.pass(second.clone(), ring, region, frames),
+                None => {
+                    let header = self.ports[&port].header;
+                    self.receive(port, ring, header, 0, region, frames)
+                }
+            },
+            Who::Second(port) => {
+                let [first, _] = self.ends(port).unwrap();
+                self.pass(first.clone(), ring, region, frames)
             }
             Who::Guest(guest) => {
                 let mut whole = Vec::new();
@@ -269,6 +275,20 @@ impl Model {
                 (taken, bytes, 0)
             }
         }
+    }
+
+    /// Has frames come out at another switch.
+    fn pass(
+        &mut self,
+        (switch, port): (String, String),
+        ring: usize,
+        region: u32,
+        frames: &[&Frame],
+    ) -> (u64, u64, u64) {
+        let frames: Vec<Frame> = frames.iter().map(|frame| (*frame).clone()).collect();
+        self.forward(&switch, &port, ring, region, &frames);
+        let bytes = frames.iter().map(|frame| frame.len as u64).sum();
+        (frames.len() as u64, bytes, 0)
     }
 
     /// The frames that one becomes for who takes no offloads.

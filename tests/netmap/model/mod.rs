@@ -4,6 +4,7 @@
 //! | module | job |
 //! | --- | --- |
 //! | [`steps`] | what can happen |
+//! | [`likely`] | how likely it is |
 //! | [`world`] | does it on both sides, with [`client`], [`register`], [`asks`] |
 //! | [`compare`] | compares them |
 //! | [`real`] | the core, as a client sees it |
@@ -26,6 +27,7 @@ mod asks;
 mod client;
 mod compare;
 mod forward;
+mod likely;
 mod ports;
 mod real;
 mod region;
@@ -43,7 +45,8 @@ use proptest::collection::vec;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use steps::{Step, step};
+use likely::step;
+use steps::Step;
 use world::World;
 
 /// Most steps of one run.

@@ -115,10 +115,10 @@ impl Model {
     pub fn on_switch(&self, name: &str) -> Option<PortKey> {
         let mut ports = self.ports.iter();
         let here = |port: &Port| match &port.kind {
-            Kind::Vale {
-                place: Some((switch, port)),
-                ..
-            } => name == format!("{switch}:{port}"),
+            Kind::Vale { place, second, .. } => {
+                let mut places = [place, second].into_iter().flatten();
+                places.any(|(switch, port)| name == format!("{switch}:{port}"))
+            }
             _ => false,
         };
         ports.find(|(_, port)| here(port)).map(|(key, _)| *key)
@@ -165,6 +165,13 @@ impl Model {
         };
         if ask.mode == NR_REG_NULL {
             let region = region.filter(|_| make).ok_or(Errno::EINVAL)?;
+            let too_much =
+                |rings, slots| rings > NM_PIPE_MAXRINGS || (rings > 0 && slots > NM_PIPE_MAXSLOTS);
+            let shape = &ask.shape;
+            if too_much(shape.tx_rings, shape.tx_slots) || too_much(shape.rx_rings, shape.rx_slots)
+            {
+                return Err(Errno::ENOMEM);
+            }
             let rings = u32::from(ask.shape.tx_rings) + u32::from(ask.shape.rx_rings);
             if self.regions[&region]
                 .layout
@@ -210,7 +217,11 @@ impl Model {
     fn vale_port(&mut self, ask: &Ask, region: Option<u32>, life: Life) -> PortKey {
         let shape = ask.vale_shape();
         let region = region.unwrap_or_else(|| self.region_for(&shape, 2));
-        let kind = Kind::Vale { life, place: None };
+        let kind = Kind::Vale {
+            life,
+            place: None,
+            second: None,
+        };
         self.add_port(Port::new(&ask.name, kind, region, shape))
     }
 
@@ -295,14 +306,16 @@ impl Model {
 
     fn monitor(&mut self, ask: &Ask, make: bool) -> Result<PortKey, Errno> {
         let flags = ask.monitors();
-        let guest = match PortName::parse(&ask.name) {
-            Ok(PortName::Vale { switch, port }) if self.on_switch(&ask.name).is_none() => {
-                let guest = self.switch(switch).and_then(|one| one.guest(port));
-                guest.map(|guest| (switch.to_owned(), guest))
+        let on = self.on_switch(&ask.name);
+        let without_rings = on.is_none_or(|key| self.ends(key).is_some());
+        let member = match PortName::parse(&ask.name) {
+            Ok(PortName::Vale { switch, port }) if without_rings => {
+                let member = self.switch(switch).and_then(|one| one.member(port));
+                member.map(|member| (switch.to_owned(), member))
             }
             _ => None,
         };
-        if let Some((switch, guest)) = guest {
+        if let Some((switch, member)) = member {
             if flags & NR_ZCOPY_MON != 0 {
                 return Err(Errno::EOPNOTSUPP);
             }
@@ -315,7 +328,7 @@ impl Model {
             let region = self.region_for(&shape, 0);
             let kind = Kind::GuestMonitor {
                 switch,
-                guest,
+                member,
                 flags,
             };
             return Ok(self.add_port(Port::new(&ask.name, kind, region, shape)));
@@ -366,6 +379,9 @@ impl Model {
     }
 
     fn bind(&mut self, client: usize, port: PortKey, ask: &Ask) -> Result<(), Errno> {
+        if self.ends(port).is_some() {
+            return Err(Errno::EBUSY);
+        }
         let owner = &self.ports[&port];
         if owner.header != 0 && ask.flags & NR_ACCEPT_VNET_HDR == 0 {
             return Err(Errno::EIO);

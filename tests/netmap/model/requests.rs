@@ -117,7 +117,19 @@ impl Model {
         }
         let key = self.persistent(port, Errno::EINVAL)?;
         let taken = self.switch(switch).is_some_and(|one| one.has_port(port));
-        if self.is_attached(key) || self.is_active(key) || taken {
+        if self.ends(key).is_some() || self.is_active(key) {
+            return Err(Errno::EBUSY);
+        }
+        if let Kind::Vale {
+            place: Some((first, _)),
+            ..
+        } = &self.ports[&key].kind
+        {
+            if self.are_joined(first, switch) {
+                return Err(Errno::ELOOP);
+            }
+        }
+        if taken {
             return Err(Errno::EBUSY);
         }
         Ok(self.attach(key, switch, port))
@@ -128,7 +140,12 @@ impl Model {
             return Err(Errno::EINVAL);
         }
         match self.on_switch(name) {
-            Some(key) if self.is_persistent(key) => Ok(self.detach(key)),
+            Some(key) if self.is_persistent(key) => match self.ends(key) {
+                Some([(switch, port), _]) if name == format!("{switch}:{port}") => {
+                    Err(Errno::EBUSY)
+                }
+                _ => Ok(self.detach(key)),
+            },
             Some(_) => Err(Errno::EBUSY),
             None => Err(Errno::ENXIO),
         }

@@ -30,6 +30,8 @@ pub enum Kind {
         life: Life,
         /// Its switch, and its name there.
         place: Option<(String, String)>,
+        /// Another one; then it joins them, and nobody can have its rings.
+        second: Option<(String, String)>,
     },
     Pipe {
         parent: PortKey,
@@ -44,8 +46,8 @@ pub enum Kind {
     },
     GuestMonitor {
         switch: String,
-        /// Which guest.
-        guest: u32,
+        /// Which of those on it.
+        member: u32,
         flags: u64,
     },
     Null,
@@ -242,9 +244,9 @@ impl Model {
     pub fn is_orphan(&self, port: PortKey) -> bool {
         match &self.ports[&port].kind {
             Kind::Monitor { parent, epoch, .. } => self.ports[parent].epoch != *epoch,
-            Kind::GuestMonitor { switch, guest, .. } => {
-                self.switch(switch).is_none_or(|one| !one.has_guest(*guest))
-            }
+            Kind::GuestMonitor { switch, member, .. } => self
+                .switch(switch)
+                .is_none_or(|one| !one.has_member(*member)),
             _ => false,
         }
     }

@@ -12,6 +12,9 @@ const MAX_AGE: u8 = 30;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     Client(PortKey),
+    /// A client's port that is on another switch, too, for which this is the
+    /// second.
+    Second(PortKey),
     Guest(u32),
 }
 
@@ -29,6 +32,8 @@ pub struct Numbers {
 
 #[derive(Clone, Debug)]
 pub struct Member {
+    /// Unlike all that were there before.
+    pub id: u32,
     pub name: String,
     pub who: Who,
     pub numbers: Numbers,
@@ -53,15 +58,13 @@ impl Switch {
         self.members().any(|one| one.name == port)
     }
 
-    pub fn guest(&self, port: &str) -> Option<u32> {
-        self.members().find_map(|one| match one.who {
-            Who::Guest(guest) if one.name == port => Some(guest),
-            _ => None,
-        })
+    pub fn member(&self, port: &str) -> Option<u32> {
+        let found = self.members().find(|one| one.name == port);
+        found.map(|one| one.id)
     }
 
-    pub fn has_guest(&self, guest: u32) -> bool {
-        self.members().any(|one| one.who == Who::Guest(guest))
+    pub fn has_member(&self, id: u32) -> bool {
+        self.members().any(|one| one.id == id)
     }
 
     pub fn age(&mut self) {
@@ -96,8 +99,10 @@ impl Model {
                 None => self.switches.push(Some(new)),
             }
         }
+        let id = self.new_key();
         let switch = self.switch_mut(switch).unwrap();
         let member = Member {
+            id,
             name: port.to_owned(),
             who,
             numbers: Numbers::default(),
@@ -138,20 +143,31 @@ impl Model {
         }
     }
 
+    /// Puts a port on a switch, its first or its second.
     pub fn attach(&mut self, key: PortKey, switch: &str, name: &str) -> u8 {
         let port = self.ports.get_mut(&key).unwrap();
-        if let Kind::Vale { place, .. } = &mut port.kind {
-            *place = Some((switch.to_owned(), name.to_owned()));
-        }
-        self.join(Who::Client(key), switch, name)
+        let here = Some((switch.to_owned(), name.to_owned()));
+        let who = match &mut port.kind {
+            Kind::Vale { place, second, .. } if place.is_some() => {
+                *second = here;
+                Who::Second(key)
+            }
+            Kind::Vale { place, .. } => {
+                *place = here;
+                Who::Client(key)
+            }
+            _ => panic!("no switch's port"),
+        };
+        self.join(who, switch, name)
     }
 
+    /// Takes a port off the switch that it came to last.
     pub fn detach(&mut self, key: PortKey) -> u8 {
         let port = self.ports.get_mut(&key).unwrap();
-        let Kind::Vale { place, .. } = &mut port.kind else {
+        let Kind::Vale { place, second, .. } = &mut port.kind else {
             panic!("on no switch");
         };
-        let (switch, name) = place.take().unwrap();
+        let (switch, name) = second.take().or_else(|| place.take()).unwrap();
         let at = self.off_switch(&switch, &name);
         self.sweep();
         at
@@ -191,20 +207,51 @@ impl Model {
         }
     }
 
-    /// The persistent ports, each with its name on its switch.
-    pub fn persistent_ports(&self) -> Vec<(String, Option<String>)> {
+    /// The persistent ports, each with its names on its switches, the last
+    /// first.
+    pub fn persistent_ports(&self) -> Vec<(String, Vec<String>)> {
         let ports = self.ports.values().filter_map(|port| match &port.kind {
             Kind::Vale {
                 life: Life::Persistent,
                 place,
+                second,
             } => {
-                let place = place.as_ref();
-                let place = place.map(|(switch, name)| format!("{switch}:{name}"));
-                Some((port.name.clone(), place))
+                let places = [second, place].into_iter().flatten();
+                let places = places.map(|(switch, name)| format!("{switch}:{name}"));
+                Some((port.name.clone(), places.collect()))
             }
             _ => None,
         });
         ports.collect()
+    }
+
+    /// The switches that a port joins, if it does.
+    pub fn ends(&self, key: PortKey) -> Option<[&(String, String); 2]> {
+        match &self.ports[&key].kind {
+            Kind::Vale {
+                place: Some(place),
+                second: Some(second),
+                ..
+            } => Some([place, second]),
+            _ => None,
+        }
+    }
+
+    /// Frames of the one switch come to the other.
+    pub fn are_joined(&self, one: &str, other: &str) -> bool {
+        let mut known = vec![one];
+        let mut at = 0;
+        while let Some(here) = known.get(at).copied() {
+            at += 1;
+            for ends in self.ports.keys().filter_map(|key| self.ends(*key)) {
+                let names = ends.map(|(switch, _)| switch.as_str());
+                if names.contains(&here) {
+                    let new = names.into_iter().find(|name| !known.contains(name));
+                    known.extend(new);
+                }
+            }
+        }
+        known.contains(&other)
     }
 
     /// A persistent port, if that is what it is.

@@ -94,8 +94,8 @@ impl World {
         for guest in 0..self.real.guests.len() {
             self.apply(&Step::Leave { guest })?;
         }
-        for (name, place) in self.model.persistent_ports() {
-            if let Some(place) = place {
+        for (name, places) in self.model.persistent_ports() {
+            for place in places {
                 self.detach(0, &place)?;
             }
             self.delete(0, &name)?;

@@ -4,13 +4,19 @@
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
 #[cfg(target_os = "linux")]
+#[path = "../programs/drivers.rs"]
+mod drivers;
+#[cfg(target_os = "linux")]
 mod interface;
+#[cfg(target_os = "linux")]
+mod killed;
 mod loops;
 mod own;
 mod port;
 #[path = "../programs/scene.rs"]
 mod scene;
 mod service;
+mod waits;
 
 use std::env;
 use std::process::{Command, ExitCode};
@@ -28,8 +34,14 @@ const CLIENT: &str = "NETMAP_CLIENT";
 const HANGS: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
-    let all = own::ALL.into_iter().chain(own::SYSTEM).chain(loops::ALL);
+    let all = own::ALL
+        .into_iter()
+        .chain(waits::ALL)
+        .chain(waits::SYSTEM)
+        .chain(loops::ALL);
     if let Ok(name) = env::var(CLIENT) {
+        #[cfg(target_os = "linux")]
+        let all = all.chain(killed::NAMED);
         let found = all.chain(own::NAMED).find(|(known, _)| *known == name);
         found.unwrap().1();
         return ExitCode::SUCCESS;
@@ -39,7 +51,10 @@ fn main() -> ExitCode {
         .collect();
     tests.extend(service::tests());
     #[cfg(target_os = "linux")]
-    tests.extend(interface::tests());
+    {
+        tests.extend(interface::tests());
+        tests.extend(killed::tests());
+    }
     run_tests(Ok(()), tests)
 }
 

@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
 mod control;
+mod drivers;
+mod guests;
 mod scene;
 mod traffic;
 mod upstream;
@@ -17,5 +19,6 @@ use bed::run_tests;
 fn main() -> ExitCode {
     let mut tests = control::tests();
     tests.extend(traffic::tests());
+    tests.extend(guests::tests());
     run_tests(upstream::equipment(), tests)
 }

@@ -10,6 +10,8 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("pkt_gen_over_a_switch", over_a_switch),
         Test::new("pkt_gen_over_a_pipe", over_a_pipe),
+        Test::new("pkt_gen_gets_what_pkt_gen_has_sent", content),
+        Test::new("pkt_gen_finds_no_gap_in_a_sequence", sequence),
         Test::new("bridge_joins_two_switches", bridge),
         Test::new("lb_spreads_over_pipes", lb),
         Test::new("a_copy_monitor_sees_what_is_sent", monitor),
@@ -17,7 +19,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// Waits until a pkt-gen says that it has opened its port.
-fn ready(process: &Process) -> Result<()> {
+pub fn ready(process: &Process) -> Result<()> {
     let said = |line: &str| line.contains("mapped") || line.contains("Wait ");
     let either = process.errors.wait_for(0, SOON, said);
     either
@@ -32,7 +34,7 @@ fn total(process: &mut Process, word: &str) -> Result<u64> {
 }
 
 /// What a pkt-gen has counted when it ends: "Sent 1000 packets ...".
-fn counted(process: &mut Process, word: &str) -> Result<u64> {
+pub fn counted(process: &mut Process, word: &str) -> Result<u64> {
     process.wait(SOON)?;
     process.errors.wait_for_end(SOON)?;
     let mut said = process.output.since(0);
@@ -40,6 +42,27 @@ fn counted(process: &mut Process, word: &str) -> Result<u64> {
     let line = said.iter().find(|line| line.starts_with(word));
     let count = line.and_then(|line| line.split(' ').nth(1)?.parse().ok());
     count.ok_or_else(|| process.explain(Error::new("no count"), word))
+}
+
+/// The frames that a pkt-gen with `-X` has dumped, from the first.
+pub fn dumps(process: &Process) -> Vec<Vec<u8>> {
+    let mut frames: Vec<Vec<u8>> = Vec::new();
+    for line in process.output.since(0) {
+        if line.starts_with("ring ") {
+            frames.push(Vec::new());
+        }
+        let is_dump = line.get(5..7) == Some(": ");
+        if let (true, Some(frame)) = (is_dump, frames.last_mut()) {
+            // Three characters a byte, sixteen bytes a line.
+            let bytes = line.get(7..).unwrap_or_default().as_bytes();
+            let bytes = bytes.chunks(3).take(16).map_while(|hex| {
+                let hex = std::str::from_utf8(hex).ok()?.trim();
+                u8::from_str_radix(hex, 16).ok()
+            });
+            frame.extend(bytes);
+        }
+    }
+    frames
 }
 
 /// Every frame that is sent arrives, where nothing overflows: over a switch
@@ -70,6 +93,65 @@ fn over_a_pipe() -> Result<()> {
     let mut tx = start(&scene, "pkt-gen", &arguments)?;
     assert_eq!(counted(&mut tx, "Sent")?, 300_000);
     assert_eq!(total(&mut rx, "Received")?, 300_000);
+    scene.end()
+}
+
+/// pkt-gen dumps what it sends and what it gets; it has no check of its own.
+/// Each frame differs from the others in its source.
+fn content() -> Result<()> {
+    for (from, to) in [("vale0:a", "vale0:b"), ("netmap:p{1", "netmap:p}1")] {
+        let scene = Scene::new()?;
+        let arguments = ["-f", "rx", "-X", "-i", to, "-w", "0"];
+        let mut rx = start(&scene, "pkt-gen", &arguments)?;
+        ready(&rx)?;
+        let arguments = [
+            "-f",
+            "tx",
+            "-X",
+            "-i",
+            from,
+            "-n",
+            "500",
+            "-w",
+            "0",
+            "-l",
+            "300",
+            "-s",
+            "10.0.0.1:1-10.0.3.1:9",
+        ];
+        let mut tx = start(&scene, "pkt-gen", &arguments)?;
+        assert_eq!(counted(&mut tx, "Sent")?, 500);
+        assert_eq!(total(&mut rx, "Received")?, 500);
+        let (sent, received) = (dumps(&tx), dumps(&rx));
+        assert!(sent.len() == 500 && sent.iter().all(|frame| frame.len() == 300));
+        assert!(sent[0] != sent[1], "all the same");
+        assert!(sent == received, "{from}: other frames than were sent");
+        scene.end()?;
+    }
+    Ok(())
+}
+
+/// What pkt-gen numbers comes once and in turn, as long as it takes for three
+/// reports.
+fn sequence() -> Result<()> {
+    let scene = Scene::new()?;
+    let arguments = ["-f", "rxseq", "-i", "netmap:p}1", "-w", "0", "-T", "200"];
+    let mut rx = start(&scene, "pkt-gen", &arguments)?;
+    ready(&rx)?;
+    let arguments = ["-f", "txseq", "-i", "netmap:p{1", "-w", "0"];
+    let mut tx = start(&scene, "pkt-gen", &arguments)?;
+    let mut after = 0;
+    for _ in 0..3 {
+        let report = |line: &str| line.contains("main_thread") && !line.contains("] 0.000 pps");
+        let line = rx.errors.wait_for(after, SOON, report);
+        after = line.map_err(|error| rx.explain(error, "waiting for frames"))? + 1;
+    }
+    let sent = total(&mut tx, "Sent")?;
+    assert_eq!(total(&mut rx, "Received")?, sent);
+    assert!(sent > 10_000, "{sent}");
+    for line in rx.errors.since(0) {
+        assert!(!line.contains("Sequence"), "{line}");
+    }
     scene.end()
 }
 

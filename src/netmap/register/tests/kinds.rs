@@ -12,7 +12,7 @@ fn errno(result: Result<Registration, RegisterError>) -> Errno {
 }
 
 /// Sends one frame of `len` bytes from the first ring.
-fn send(client: &Registration, len: u16) {
+pub(super) fn send(client: &Registration, len: u16) {
     let ring = client.ring(Direction::Tx, 0).unwrap();
     let at = ring.head();
     let slot = ring.slot(at).unwrap();
@@ -25,7 +25,7 @@ fn send(client: &Registration, len: u16) {
 }
 
 /// The lengths and flags of what has come on the first ring.
-fn receive(client: &Registration) -> Vec<(u16, u16)> {
+pub(super) fn receive(client: &Registration) -> Vec<(u16, u16)> {
     client.rxsync().unwrap();
     let ring = client.ring(Direction::Rx, 0).unwrap();
     let mut at = ring.head();

@@ -358,6 +358,7 @@ fn a_guests_port_is_not_a_clients() {
     assert!(core.register(&Request::new("vale0:vm2")).is_ok());
 }
 
+mod joins;
 mod kinds;
 mod persistent;
 mod polling;

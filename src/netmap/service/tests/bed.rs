@@ -3,8 +3,8 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -12,20 +12,21 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
 };
 
-use super::program::{LONG, Program};
+use super::program::Program;
 use crate::event::{Events, Interest, Poller, Waker};
 use crate::netmap::mem::RegionConfig;
 use crate::netmap::register::Netmap;
-use crate::netmap::service::Service;
 use crate::netmap::service::rules::Rules;
+use crate::netmap::service::{Service, Strays};
 use crate::netmap::vale::Switches;
-use crate::worker::Workers;
+use crate::worker::{Polling, Workers};
 
 /// A service that runs.
 pub struct Bed {
     pub switches: Arc<Switches>,
     pub path: PathBuf,
     stop: Arc<(AtomicBool, Waker)>,
+    turns: Arc<Mutex<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -46,17 +47,26 @@ impl Bed {
         let switches = Arc::new(Switches::default());
         let core = Netmap::new(Arc::clone(&switches), RegionConfig::global());
         let core = Arc::new(core);
-        let workers = Arc::new(Workers::start(1).unwrap());
+        let workers = Arc::new(Workers::start(1, Polling::default()).unwrap());
         let stop = Arc::new((AtomicBool::new(false), Waker::new().unwrap()));
-        let service = Service::new(core, workers, listener, rules).unwrap();
+        let service =
+            Service::new(core, workers, Strays::start().unwrap(), listener, rules).unwrap();
         let run = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || control(service, &run));
+        let turns = Arc::new(Mutex::new(()));
+        let turn = Arc::clone(&turns);
+        let thread = std::thread::spawn(move || control(service, &run, &turn));
         Self {
             switches,
             path,
             stop,
+            turns,
             thread: Some(thread),
         }
+    }
+
+    /// The service does nothing until this is dropped.
+    pub fn pause(&self) -> MutexGuard<'_, ()> {
+        self.turns.lock().unwrap()
     }
 
     /// A program that has opened a descriptor.
@@ -65,12 +75,8 @@ impl Bed {
     }
 
     /// Waits until `done`, which the service brings about by itself.
-    pub fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
-        let began = Instant::now();
-        while !done() {
-            assert!(began.elapsed() < LONG, "{what}: never");
-            std::thread::yield_now();
-        }
+    pub fn until(&self, what: &str, done: impl FnMut() -> bool) {
+        super::until(what, done);
     }
 
     /// The ports of a switch.
@@ -85,7 +91,7 @@ impl Bed {
     }
 }
 
-fn control(mut service: Service, stop: &(AtomicBool, Waker)) {
+fn control(mut service: Service, stop: &(AtomicBool, Waker), turns: &Mutex<()>) {
     let poller = Poller::new().unwrap();
     poller.add(service.as_fd(), 0, Interest::READ).unwrap();
     poller.add(stop.1.as_fd(), 1, Interest::READ).unwrap();
@@ -94,6 +100,7 @@ fn control(mut service: Service, stop: &(AtomicBool, Waker)) {
         let deadline = service.deadline();
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         poller.wait(&mut events, timeout).unwrap();
+        let _turn = turns.lock().unwrap();
         service.turn().unwrap();
     }
 }

@@ -11,6 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::bed::Bed;
 use super::program::{Channel, Program, dial, frame, receive};
+use super::slow_to_close;
 use crate::netmap::abi::nmreq::*;
 use crate::netmap::abi::{Ring, Slot};
 use crate::netmap::port::Direction;
@@ -98,6 +99,50 @@ fn descriptors_that_are_no_channel_are_refused() {
     let (answer, _) = receive(channel.1.as_fd()).unwrap();
     assert_eq!(answer.errno, Errno::EPROTONOSUPPORT as u32);
     peaceful.check();
+}
+
+/// Something that takes long to close in every place where something can come
+/// that nobody has asked for.
+#[test]
+fn what_is_slow_to_close_holds_up_nobody() {
+    let bed = Bed::new();
+    let mut peaceful = Peaceful::new(&bed);
+    let attach = Request::Attach { version: VERSION }.encode().unwrap();
+    let map = Request::Map.encode().unwrap();
+    let mut held = Vec::new();
+    let mut slow = || {
+        let (fd, far) = slow_to_close();
+        held.push(far);
+        fd
+    };
+    // What is sent while the service does nothing is closed by it.
+    let mut send = |socket: BorrowedFd<'_>, message: &[u8], count: usize| {
+        let _paused = bed.pause();
+        let fds: Vec<_> = (0..count).map(|_| slow()).collect();
+        let sent: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        send_message(socket, message, &sent).unwrap();
+    };
+    // On the connection: too few, in place of sockets, too many, out of place.
+    for (message, count) in [(&attach, 1), (&attach, 2), (&attach, 3), (&map, 2)] {
+        let connection = dial(&bed.path).unwrap();
+        send(connection.as_fd(), message, count);
+        peaceful.check();
+    }
+    // On a channel, and where nobody looks any more.
+    let connection = dial(&bed.path).unwrap();
+    let channel = Channel::attach(connection.as_fd()).unwrap();
+    send(channel.socket.as_fd(), &map, 1);
+    peaceful.check();
+    for _ in 0..2 {
+        send(connection.as_fd(), b"x", 1);
+    }
+    drop((channel, connection));
+    peaceful.check();
+    // All of it is given back once it can be.
+    drop(held);
+    bed.until("a program is let in again", || {
+        Program::open(&bed.path).is_ok()
+    });
 }
 
 #[test]

@@ -6,18 +6,51 @@ mod loops;
 #[path = "../../../../tests/service/program.rs"]
 mod program;
 
-use std::os::fd::AsFd;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::wire::Request;
 use super::wire::page::Operation;
+use super::wire::socket::{bell_pair, send_message};
 use crate::netmap::abi::nmreq::*;
 use crate::netmap::port::Direction;
 use bed::Bed;
-use program::{Channel, frame};
+use program::{Channel, LONG, frame};
+
+/// A descriptor whose close(2) takes as long as what comes with it is there: a
+/// socket that another one was sent to, which has data that nobody takes and
+/// time to linger. A file of FUSE may be as slow.
+pub fn slow_to_close() -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (far, _) = listener.accept().unwrap();
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 100,
+    };
+    setsockopt(&near, sockopt::Linger, &linger).unwrap();
+    near.set_nonblocking(true).unwrap();
+    while (&near).write(&[0; 1 << 16]).is_ok() {}
+    let (ours, theirs) = bell_pair().unwrap();
+    send_message(ours.as_fd(), b"x", &[near.as_fd()]).unwrap();
+    (theirs, far)
+}
+
+/// Waits until `done`, which others bring about.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < LONG, "{what}: never");
+        thread::yield_now();
+    }
+}
 
 #[test]
 fn two_programs_meet_on_a_switch() {

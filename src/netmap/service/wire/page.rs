@@ -40,7 +40,7 @@
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -49,6 +49,7 @@ use nix::unistd::ftruncate;
 
 use crate::netmap::port::Direction;
 use crate::netmap::sync::Pointers;
+use crate::word::{AtomicU32, AtomicU64, fence};
 
 /// Bytes of a sync page's object. What is behind the fields is not used.
 pub const PAGE: usize = 4096;
@@ -304,6 +305,24 @@ impl Service {
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
         let page = Mapping::new(fd.as_fd())?;
         Ok((Self { page }, fd))
+    }
+
+    /// The client's side of a page that a model's threads share, which is empty.
+    /// Its mapping is the service's.
+    #[cfg(loom)]
+    pub fn share(&self) -> std::mem::ManuallyDrop<Client> {
+        for (at, len, width) in [
+            (REQUEST, 8, 8),
+            (SLEEPING, 12, 4),
+            (ANSWER, 16, 8),
+            (AWAKE, 8, 4),
+        ] {
+            crate::word::model::share(self.page.0.as_ptr().wrapping_add(at), len, width);
+        }
+        std::mem::ManuallyDrop::new(Client {
+            page: Mapping(self.page.0),
+            number: 0,
+        })
     }
 
     /// Number and operation of a request, if it is not `last`. An operation

@@ -16,6 +16,9 @@ use nix::sys::socket::{
 use super::{DESCRIPTORS_MAX, MESSAGE_MAX};
 use crate::socket::receive;
 
+/// Most descriptors that one message can have (SCM_MAX_FD).
+const SENT_MAX: usize = 253;
+
 /// Most reads of a bell in one go: whoever rings on and on is not waited for,
 /// nor is the end of descriptors that came along. What is left says no more
 /// than what was read: to look.
@@ -80,27 +83,59 @@ pub fn receive_message(
     socket: BorrowedFd<'_>,
     room: &mut [u8],
 ) -> Result<(usize, ArrayVec<OwnedFd, DESCRIPTORS_MAX>), Errno> {
-    let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
+    let (len, all) = receive_from_anyone(socket, room)?;
+    let mut descriptors = ArrayVec::new();
+    for fd in all {
+        descriptors.try_push(fd).map_err(|_| Errno::EMSGSIZE)?;
+    }
+    Ok((len.ok_or(Errno::EMSGSIZE)?, descriptors))
+}
+
+/// As [`receive_message`], from somebody who may send any descriptors: all that
+/// came are returned, for the system would close what there is no room for,
+/// here and now. No length: it was no message.
+///
+/// # Errors
+/// Those of recvmsg(2); `EAGAIN`: there is none.
+pub fn receive_from_anyone(
+    socket: BorrowedFd<'_>,
+    room: &mut [u8],
+) -> Result<(Option<usize>, Vec<OwnedFd>), Errno> {
+    let mut space = nix::cmsg_space!([RawFd; SENT_MAX]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let received = receive(socket, room, &mut space, flags)?;
     // FreeBSD gives the rest of a message that is too long as another one.
     let full = received.bytes == room.len();
     let goes_on = cfg!(target_os = "freebsd") && full && !received.ended;
-    let mut surplus = received.lost || received.cut || goes_on;
-    let mut descriptors = ArrayVec::new();
-    for fd in received.fds {
-        surplus |= descriptors.try_push(fd).is_err();
-    }
-    if surplus {
-        return Err(Errno::EMSGSIZE);
-    }
-    Ok((received.bytes, descriptors))
+    let whole = !(received.lost || received.cut || goes_on);
+    Ok((whole.then_some(received.bytes), received.fds))
 }
 
 /// Rings. What has no room has been rung often enough; nobody may be there.
 pub fn ring(bell: BorrowedFd<'_>) {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let _ = whole(|| send(bell.as_raw_fd(), &[1], flags));
+}
+
+/// Reads what has been rung by somebody who may send descriptors along, which
+/// are returned.
+pub fn quiet_from_anyone(bell: BorrowedFd<'_>) -> Vec<OwnedFd> {
+    let mut scratch = [0; 256];
+    let mut space = nix::cmsg_space!([RawFd; SENT_MAX]);
+    let mut brought = Vec::new();
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    for _ in 0..READS {
+        match receive(bell, &mut scratch, &mut space, flags) {
+            Ok(received) => {
+                brought.extend(received.fds);
+                if received.bytes < scratch.len() {
+                    break;
+                }
+            }
+            Err(_) => break,
+        }
+    }
+    brought
 }
 
 /// Reads what has been rung. Returns whether somebody is there to ring again.

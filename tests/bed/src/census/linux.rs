@@ -1,14 +1,18 @@
 //! From proc(5).
 
-use std::fs;
 use std::time::Duration;
+use std::{fs, io};
 
 use crate::{Error, Result};
 
 pub(super) fn descriptors(id: u32) -> Result<Vec<String>> {
     let mut descriptors = Vec::new();
     for entry in fs::read_dir(format!("/proc/{id}/fd"))? {
-        let target = fs::read_link(entry?.path())?;
+        let target = match fs::read_link(entry?.path()) {
+            // It was closed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            target => target?,
+        };
         let target = target.to_string_lossy();
         // Sockets and pipes have numbers that are never the same again.
         let kind = target.split(":[").next().unwrap_or(&target);

@@ -1,0 +1,74 @@
+//! DPDK's testpmd with `net_vhost` ports in `io` mode: what arrives at one port
+//! of a pair leaves at the other, whatever its addresses.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bed::{Result, Scratch, Testpmd, equipment};
+
+use super::{BackEnd, Server, said, sockets, vtnetd};
+use crate::closed_loop::Effort;
+use crate::processor;
+use crate::work::Work;
+
+pub struct NetVhost;
+
+impl Server for NetVhost {
+    fn name(&self) -> &'static str {
+        "testpmd"
+    }
+
+    fn ours(&self) -> Option<&'static str> {
+        Some(vtnetd::NAME)
+    }
+
+    fn version(&self) -> Result<String> {
+        said(equipment::TESTPMD, &["-v", "-h"], "RTE Version")
+    }
+
+    fn equipment(&self) -> Result<()> {
+        equipment::testpmd()
+    }
+
+    fn start(&self, work: &Work) -> Result<Box<dyn BackEnd>> {
+        let scratch = Scratch::new()?;
+        let sockets = sockets(&scratch, work);
+        let cpu = Some(processor::BACK_END);
+        let mut process = Testpmd::back_end(&sockets, work.links(), cpu)?;
+        process.run("start")?;
+        Ok(Box::new(Running {
+            process,
+            sockets,
+            _scratch: scratch,
+        }))
+    }
+}
+
+struct Running {
+    process: Testpmd,
+    sockets: Vec<PathBuf>,
+    _scratch: Scratch,
+}
+
+impl BackEnd for Running {
+    fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
+    fn command_line(&self) -> String {
+        self.process.command_line().to_owned()
+    }
+
+    fn processor_time(&self) -> Result<Duration> {
+        bed::processor_time(self.process.id())
+    }
+
+    fn effort(&mut self) -> Result<Option<Effort>> {
+        let effort = self.process.effort()?;
+        Ok(Some(effort.into()))
+    }
+
+    fn stop(self: Box<Self>) -> Result<()> {
+        self.process.quit()
+    }
+}

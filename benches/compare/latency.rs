@@ -1,0 +1,186 @@
+//! How long frames are under way between two vtgens that sleep when they have
+//! nothing to do, a thousand a second, and what that costs the back end.
+
+use std::time::{Duration, Instant};
+
+use bed::{Error, Result};
+use serde::Serialize;
+
+use crate::contenders::ovs::LearningBridge;
+use crate::contenders::testpmd::NetVhost;
+use crate::contenders::vtnetd::{self, OnVale};
+use crate::contenders::{BackEnd, Server};
+use crate::generator::{self, Times};
+use crate::line;
+use crate::options::Plan;
+use crate::report::{Report, Subject};
+use crate::spread::Spread;
+use crate::table;
+use crate::work::{Format, Load, Work};
+
+/// The frames of vtgen's ping, between two guests.
+pub const WORK: Work = Work {
+    length: 60,
+    format: Format::Split,
+    pairs: 1,
+    guests: 2,
+    load: Load::EachGuest,
+};
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Sample {
+    #[serde(flatten)]
+    times: Times,
+    /// The share of a processor that the back end used.
+    processor: f64,
+    /// What it took just before to wake who sleeps at an eventfd.
+    wake_up_us: f64,
+}
+
+/// A back end that is measured.
+pub struct Entrant {
+    pub server: Box<dyn Server>,
+    pub subject: Subject,
+}
+
+/// Those back ends that are asked for and are there; with `more` options of
+/// vtnetd's, it is there a second time.
+pub fn entrants(plan: &Plan, more: Option<&'static [&'static str]>) -> Vec<Entrant> {
+    let mut servers: Vec<(String, Box<dyn Server>)> =
+        vec![(vtnetd::NAME.to_owned(), Box::new(OnVale::default()))];
+    if let Some(options) = more {
+        let name = format!("{} {}", vtnetd::NAME, options.join(" "));
+        servers.push((name, Box::new(OnVale { options })));
+    }
+    let others: [Box<dyn Server>; 2] = [Box::new(NetVhost), Box::new(LearningBridge)];
+    servers.extend(others.map(|server| (server.name().to_owned(), server)));
+    let mut entrants = Vec::new();
+    for (name, server) in servers {
+        if !plan.wants(server.name()) {
+            continue;
+        }
+        match server.equipment().and_then(|()| server.version()) {
+            Ok(version) => {
+                let command_line = String::new();
+                let subject = Subject {
+                    name,
+                    version,
+                    command_line,
+                };
+                entrants.push(Entrant { server, subject });
+            }
+            Err(missing) => bed::skipped(missing.while_doing(name)),
+        }
+    }
+    entrants
+}
+
+/// Measures.
+///
+/// # Errors
+/// A sample failed, or a file cannot be written.
+pub fn run(plan: &Plan) -> Result<()> {
+    let always = vtnetd::takes(vtnetd::ALWAYS_POLL)?.then_some(vtnetd::ALWAYS_POLL);
+    if always.is_none() {
+        let options = vtnetd::ALWAYS_POLL.join(" ");
+        bed::skipped(Error::new(format!("this vtnetd has no {options}")));
+    }
+    let mut entrants = entrants(plan, always);
+    let mut samples: Vec<Vec<Sample>> = entrants.iter().map(|_| Vec::new()).collect();
+    for _ in 0..plan.rounds {
+        for (entrant, samples) in entrants.iter_mut().zip(&mut samples) {
+            let wake_up_us = line::wake_up()?;
+            let mut back_end = entrant.server.start(&WORK)?;
+            entrant.subject.command_line = back_end.command_line();
+            let name = &entrant.subject.name;
+            let (times, processor) =
+                measure(&mut *back_end, plan.time).map_err(|error| error.while_doing(name))?;
+            back_end.stop()?;
+            eprintln!(
+                "{name}: p50 {} us, a wake-up {wake_up_us:.1} us",
+                times.p50_us
+            );
+            samples.push(Sample {
+                times,
+                processor,
+                wake_up_us,
+            });
+        }
+    }
+    let mut report = Report::new(plan, "latency");
+    for (entrant, samples) in entrants.iter().zip(&samples) {
+        report.add(&entrant.subject, Some(&WORK), plan.time, samples.clone());
+    }
+    report.finish(plan, &tell(&entrants, &samples))
+}
+
+fn measure(back_end: &mut dyn BackEnd, time: Duration) -> Result<(Times, f64)> {
+    let [first, second] = back_end.sockets() else {
+        return Err(Error::new("a ping takes two guests"));
+    };
+    let (first, second) = (first.clone(), second.clone());
+    let reflector = generator::reflector(&second)?;
+    generator::get_through(&first)?;
+    let (start, before) = (Instant::now(), back_end.processor_time()?);
+    let times = generator::ping(&first, time)?;
+    let used = back_end.processor_time()? - before;
+    let share = used.as_secs_f64() / start.elapsed().as_secs_f64();
+    generator::end(reflector)?;
+    Ok((times, share))
+}
+
+fn tell(entrants: &[Entrant], samples: &[Vec<Sample>]) -> String {
+    let mut text = table::head(&[
+        "contender",
+        "p50, us",
+        "p99, us",
+        "lost",
+        "p50 / testpmd's",
+        "p99 / testpmd's",
+        "p50 above testpmd's, wake-ups",
+        "processor, %",
+    ]);
+    let named = entrants.iter().zip(samples);
+    let testpmd = named
+        .clone()
+        .find(|(entrant, _)| entrant.server.name() == NetVhost.name());
+    for (entrant, samples) in named {
+        let of = |value: fn(&Sample) -> f64| Spread::of(samples.iter().map(value));
+        let beside = |value: fn(&Sample, &Sample) -> f64| {
+            let (_, theirs) = testpmd.filter(|(other, _)| !std::ptr::eq(*other, entrant))?;
+            Spread::of(
+                samples
+                    .iter()
+                    .zip(theirs)
+                    .map(|(one, other)| value(one, other)),
+            )
+        };
+        text += &table::line(&[
+            entrant.subject.name.clone(),
+            table::column(of(|sample| sample.times.p50_us), 1),
+            table::column(of(|sample| sample.times.p99_us), 1),
+            table::column(of(|sample| sample.times.lost), 0),
+            table::column(
+                beside(|one, other| one.times.p50_us / other.times.p50_us),
+                2,
+            ),
+            table::column(
+                beside(|one, other| one.times.p99_us / other.times.p99_us),
+                2,
+            ),
+            table::column(
+                beside(|one, other| (one.times.p50_us - other.times.p50_us) / one.wake_up_us),
+                2,
+            ),
+            table::column(of(|sample| sample.processor * 100.0), 2),
+        ]);
+    }
+    let wake_ups = samples.iter().flatten().map(|sample| sample.wake_up_us);
+    if let Some(wake_up) = Spread::of(wake_ups) {
+        text += &format!(
+            "\nA frame each millisecond, there and back, between guests that sleep meanwhile. It took\n\
+             {wake_up:.1} us to wake who sleeps at an eventfd on the other processor.\n"
+        );
+    }
+    text
+}

@@ -1,0 +1,115 @@
+//! What the machine is like at this moment: how long the two processors take to
+//! hand a cache line back and forth, and to wake each other. Where processors
+//! are virtual both change by factors within seconds, and all contenders with
+//! them.
+
+use std::hint::spin_loop;
+use std::io;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bed::{Error, Result};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::processor::{BACK_END, FRONT_END, on};
+
+/// How often the line goes there and back.
+const TURNS: u32 = 4000;
+/// How often a thread is woken, and how long after the last time.
+const WAKES: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A number with a cache line, and the one that is fetched with it, to itself.
+#[derive(Default)]
+#[repr(align(128))]
+struct Line(AtomicU32);
+
+impl Line {
+    fn wait_for(&self, value: u32) {
+        while self.0.load(Ordering::Acquire) != value {
+            spin_loop();
+        }
+    }
+
+    fn set(&self, value: u32) {
+        self.0.store(value, Ordering::Release);
+    }
+}
+
+/// Runs one of both on each processor.
+fn both<A: Send, B>(
+    back_end: impl FnOnce() -> A + Send,
+    front_end: impl FnOnce() -> B + Send,
+) -> Result<(A, B)>
+where
+    B: Send,
+{
+    thread::scope(|scope| {
+        let other = scope.spawn(|| on(BACK_END, back_end));
+        let here = on(FRONT_END, front_end);
+        let other = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+        Ok((other?, here?))
+    })
+}
+
+/// Nanoseconds that a cache line takes to the other processor and back.
+///
+/// # Errors
+/// A processor is missing.
+pub fn round_trip() -> Result<f64> {
+    let line = Line::default();
+    let back_end = || {
+        for turn in 0..TURNS {
+            line.wait_for(2 * turn + 1);
+            line.set(2 * turn + 2);
+        }
+    };
+    let front_end = || {
+        let start = Instant::now();
+        for turn in 0..TURNS {
+            line.set(2 * turn + 1);
+            line.wait_for(2 * turn + 2);
+        }
+        start.elapsed()
+    };
+    let ((), time) = both(back_end, front_end)?;
+    Ok(time.as_secs_f64() * 1e9 / f64::from(TURNS))
+}
+
+/// Microseconds from writing to an eventfd until who sleeps there runs, on the
+/// other processor, a thousand times a second; the median.
+///
+/// # Errors
+/// A processor is missing, or descriptors are.
+pub fn wake_up() -> Result<f64> {
+    // A semaphore: who is late is woken as often all the same.
+    let event = EventFd::from_flags(EfdFlags::EFD_SEMAPHORE).map_err(io::Error::from)?;
+    let written = AtomicU64::new(0);
+    let origin = Instant::now();
+    let now = || u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let back_end = || -> io::Result<Vec<u64>> {
+        let mut times = Vec::new();
+        for _ in 0..WAKES {
+            event.read()?;
+            times.push(now().saturating_sub(written.load(Ordering::Acquire)));
+        }
+        Ok(times)
+    };
+    let front_end = || -> io::Result<()> {
+        for _ in 0..WAKES {
+            thread::sleep(PAUSE);
+            written.store(now(), Ordering::Release);
+            event.write(1)?;
+        }
+        Ok(())
+    };
+    let (times, woken) = both(back_end, front_end)?;
+    woken?;
+    let mut times = times?;
+    times.sort_unstable();
+    let middle = times.get(times.len() / 2).copied();
+    let middle = middle.ok_or_else(|| Error::new("nobody was woken"))?;
+    Ok(Duration::from_nanos(middle).as_secs_f64() * 1e6)
+}
