@@ -25,6 +25,7 @@ pub const WORK: Work = Work {
     pairs: 1,
     guests: 2,
     load: Load::EachGuest,
+    in_order: false,
 };
 
 #[derive(Clone, Copy, Debug, Serialize)]

@@ -63,6 +63,7 @@ pub struct Plan {
     formats: Option<Vec<Format>>,
     pairs: Vec<u16>,
     guests: Option<Vec<u32>>,
+    in_order: bool,
 }
 
 impl Plan {
@@ -94,6 +95,11 @@ impl Plan {
                 "guests",
                 "numbers of guests (2; scale: 2,8,32)",
                 "N,...",
+            )
+            .optflag(
+                "",
+                "any-order",
+                "front ends do not ask for chains in order",
             )
             .optopt("", "only", "these contenders and no others", "NAME,...")
             .optopt("", "output", "where files go (target/compare)", "DIRECTORY")
@@ -164,6 +170,7 @@ impl Plan {
             formats: list(&matches, "rings")?,
             pairs,
             guests,
+            in_order: !matches.opt_present("any-order"),
         }))
     }
 
@@ -201,6 +208,7 @@ impl Plan {
                             pairs,
                             guests,
                             load,
+                            in_order: self.in_order,
                         }));
                     }
                 }

@@ -70,6 +70,7 @@ struct Cell {
     pairs: u16,
     guests: u32,
     mergeable: bool,
+    in_order: bool,
     frames_in_loop: u32,
     huge_pages: bool,
 }
@@ -83,6 +84,7 @@ impl From<&Work> for Cell {
             pairs: work.pairs,
             guests: work.guests,
             mergeable: links.mergeable,
+            in_order: links.in_order,
             frames_in_loop: work.loop_size(),
             huge_pages: links.huge_pages,
         }

@@ -57,6 +57,8 @@ pub struct Work {
     pub pairs: u16,
     pub guests: u32,
     pub load: Load,
+    /// Front ends ask for chains to be used in order.
+    pub in_order: bool,
 }
 
 impl Work {
@@ -80,6 +82,7 @@ impl Work {
         static HUGE_PAGES: OnceLock<bool> = OnceLock::new();
         let links = Links::new(self.pairs, true, self.format == Format::Packed);
         Links {
+            in_order: self.in_order,
             longest: self.length.max(links.longest),
             huge_pages: *HUGE_PAGES.get_or_init(|| links.huge_pages),
             ..links
@@ -97,6 +100,9 @@ impl Work {
     /// not said.
     pub fn short_label(&self) -> String {
         let mut label = format!("{} B", self.length);
+        if !self.in_order {
+            label += ", in any order";
+        }
         if self.pairs != 1 {
             label += &format!(", {} pairs", self.pairs);
         }

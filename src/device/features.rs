@@ -18,7 +18,8 @@ const ALWAYS: u64 = net::F_MAC
     | feature::INDIRECT_DESC
     | feature::EVENT_IDX
     | feature::VERSION_1
-    | feature::RING_PACKED;
+    | feature::RING_PACKED
+    | feature::IN_ORDER;
 
 /// Each feature with the ones of which it needs one (5.1.3.1). What the control
 /// queue carries is left out: a VMM that keeps the control queue acknowledges
@@ -38,6 +39,7 @@ const NEEDS: &[(u64, u64)] = &[
     (net::F_CTRL_MAC_ADDR, net::F_CTRL_VQ),
     (net::F_CTRL_GUEST_OFFLOADS, net::F_CTRL_VQ),
     (feature::RING_PACKED, feature::VERSION_1),
+    (feature::IN_ORDER, feature::VERSION_1),
 ];
 
 /// The smallest MTU that `VIRTIO_NET_F_MTU` can say (5.1.4.1).

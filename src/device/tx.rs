@@ -62,7 +62,7 @@ pub(super) fn turn(pair: &QueuePair) -> usize {
         pair.tx_stats.dropped.add(u64::from(sent.dropped));
     }
     let broken = memory.is_broken();
-    queue.put_all_used(chains.iter().map(|&chain| (chain, 0)));
+    queue.put_batch_used(&chains);
     drop(batch);
     finish(pair, turn, chains.len(), collected, broken)
 }

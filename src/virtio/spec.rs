@@ -73,6 +73,8 @@ pub mod feature {
     pub const VERSION_1: u64 = 1 << 32;
     /// Queues are packed.
     pub const RING_PACKED: u64 = 1 << 34;
+    /// Chains are used in the order in which they were made available.
+    pub const IN_ORDER: u64 = 1 << 35;
 }
 
 /// Section 5.1.4: the configuration's status field.

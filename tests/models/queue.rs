@@ -109,22 +109,19 @@ impl<Q: VirtQueue> Device<Q> {
     }
 
     /// Whether to interrupt.
-    fn give(&mut self, chains: impl IntoIterator<Item = Chain>) -> bool {
-        let mut count = 0;
-        for chain in chains {
-            self.queue.put_used(chain, 8);
-            count += 1;
-        }
-        self.queue.publish(count);
+    fn give(&mut self, chains: &[Chain]) -> bool {
+        self.queue.put_batch_used(chains);
+        self.queue.publish(u16::try_from(chains.len()).unwrap());
         self.queue.wants_interrupt()
     }
 }
 
 /// Both sides of a ring that has been in use, and buffers.
-fn ring<F: Format>(event_idx: bool) -> (F::Driver, Device<F::Device>, Buffers) {
+fn ring<F: Format>(event_idx: bool, in_order: bool) -> (F::Driver, Device<F::Device>, Buffers) {
     let mut memory = DriverMemory::of_len(1 << 16, 1).unwrap();
     let options = QueueOptions {
         event_idx,
+        in_order,
         indirect: 0,
     };
     let mut driver = F::driver(&mut memory, options);
@@ -132,6 +129,7 @@ fn ring<F: Format>(event_idx: bool) -> (F::Driver, Device<F::Device>, Buffers) {
     buffers.0.share(0, 64, 8);
     let features = RingFeatures {
         event_idx,
+        in_order,
         ..RingFeatures::default()
     };
     let memory = Arc::clone(memory.table());
@@ -142,7 +140,7 @@ fn ring<F: Format>(event_idx: bool) -> (F::Driver, Device<F::Device>, Buffers) {
         add(&mut driver, &buffers, nth, 1);
         let _ = driver.publish();
         let chain = device.take().unwrap();
-        device.give([chain]);
+        device.give(&[chain]);
         assert_eq!(driver.pop().unwrap().unwrap().token, nth);
     }
     (driver, device, buffers)
@@ -160,7 +158,7 @@ fn add(driver: &mut impl DriverQueue, buffers: &Buffers, nth: u32, segments: usi
 /// device takes them, and sleeps whenever there are none.
 fn kicks<F: Format>(event_idx: bool, batches: &'static [&'static [usize]]) -> Model {
     Arc::new(move || {
-        let (mut driver, mut device, buffers) = ring::<F>(event_idx);
+        let (mut driver, mut device, buffers) = ring::<F>(event_idx, false);
         let kick = Arc::new(Bell::default());
         let (kicked, theirs) = (Arc::clone(&kick), buffers.clone());
         let worker = spawn(move || {
@@ -197,7 +195,7 @@ fn kicks<F: Format>(event_idx: bool, batches: &'static [&'static [usize]]) -> Mo
 /// it has both.
 fn kicks_beyond<F: Format>(event_idx: bool) -> Model {
     Arc::new(move || {
-        let (mut driver, mut device, buffers) = ring::<F>(event_idx);
+        let (mut driver, mut device, buffers) = ring::<F>(event_idx, false);
         let kick = Arc::new(Bell::default());
         let kicked = Arc::clone(&kick);
         let worker = spawn(move || {
@@ -228,9 +226,14 @@ fn kicks_beyond<F: Format>(event_idx: bool) -> Model {
 
 /// The device gives chains back, a batch at a time; the driver takes them, and
 /// sleeps whenever there are not `after` or, with fewer left, not all.
-pub fn interrupts<F: Format>(event_idx: bool, batches: &'static [usize], after: u16) -> Model {
+pub fn interrupts<F: Format>(
+    event_idx: bool,
+    in_order: bool,
+    batches: &'static [usize],
+    after: u16,
+) -> Model {
     Arc::new(move || {
-        let (mut driver, mut device, buffers) = ring::<F>(event_idx);
+        let (mut driver, mut device, buffers) = ring::<F>(event_idx, in_order);
         let all = u32::try_from(batches.iter().sum::<usize>()).unwrap();
         for nth in 0..all {
             add(&mut driver, &buffers, nth, 1);
@@ -247,7 +250,7 @@ pub fn interrupts<F: Format>(event_idx: bool, batches: &'static [usize], after: 
                         device.take().expect("all were added")
                     })
                     .collect();
-                if device.give(chains) {
+                if device.give(&chains) {
                     interrupt.ring();
                 }
             }
@@ -278,7 +281,7 @@ pub fn interrupts<F: Format>(event_idx: bool, batches: &'static [usize], after: 
 /// The driver adds a chain and sleeps until it is back, twice; both are woken.
 fn there_and_back<F: Format>(event_idx: bool) -> Model {
     Arc::new(move || {
-        let (mut driver, mut device, buffers) = ring::<F>(event_idx);
+        let (mut driver, mut device, buffers) = ring::<F>(event_idx, false);
         let (kick, interrupt) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
         let (kicked, interrupted) = (Arc::clone(&kick), Arc::clone(&interrupt));
         let worker = spawn(move || {
@@ -287,7 +290,7 @@ fn there_and_back<F: Format>(event_idx: bool) -> Model {
                 device.queue.disable_kicks();
                 while let Some(chain) = device.take() {
                     left -= 1;
-                    if device.give([chain]) {
+                    if device.give(&[chain]) {
                         interrupt.ring();
                     }
                 }
@@ -343,9 +346,20 @@ macro_rules! models {
             fn interrupts() {
                 let interrupts = super::interrupts::<$format>;
                 let models = [
-                    interrupts($event_idx, &[2], 1),
-                    interrupts($event_idx, &[1, 1], 1),
-                    interrupts($event_idx, &[1, 1], 2),
+                    interrupts($event_idx, false, &[2], 1),
+                    interrupts($event_idx, false, &[1, 1], 1),
+                    interrupts($event_idx, false, &[1, 1], 2),
+                ];
+                explore(CHANGES, &models);
+            }
+
+            #[test]
+            fn interrupts_of_batches_in_order() {
+                let interrupts = super::interrupts::<$format>;
+                let models = [
+                    interrupts($event_idx, true, &[2], 1),
+                    interrupts($event_idx, true, &[2], 2),
+                    interrupts($event_idx, true, &[1, 1], 2),
                 ];
                 explore(CHANGES, &models);
             }

@@ -103,6 +103,7 @@ fn kicks<F: Format>(event_idx: bool, receive: bool) -> Model {
         let mut memory = DriverMemory::of_len(1 << 16, 1).unwrap();
         let options = QueueOptions {
             event_idx,
+            in_order: false,
             indirect: 0,
         };
         let mut driver = F::driver(&mut memory, options);
@@ -155,7 +156,7 @@ fn kicks<F: Format>(event_idx: bool, receive: bool) -> Model {
 /// interrupts.
 fn pairs<F: Format>(receive: bool) {
     for event_idx in [false, true] {
-        let other = interrupts::<F>(event_idx, &[2], 1);
+        let other = interrupts::<F>(event_idx, false, &[2], 1);
         explore(2, &[other, kicks::<F>(event_idx, receive)]);
     }
 }

@@ -66,8 +66,8 @@ impl Guest {
 
         let mut memory = DriverMemory::of_len(40 << 20, 1).unwrap();
         let options = QueueOptions {
-            event_idx: features & feature::EVENT_IDX != 0,
             indirect: 0,
+            ..QueueOptions::from(features)
         };
         let rx = SplitQueue::new(&mut memory, SIZE, options).unwrap();
         let tx = SplitQueue::new(&mut memory, SIZE, options).unwrap();

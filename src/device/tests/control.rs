@@ -37,6 +37,7 @@ impl Control {
         let device = ControlQueue::new(Arc::clone(&guest.pair.shared), PAIRS);
         let options = QueueOptions {
             event_idx: false,
+            in_order: false,
             indirect: 0,
         };
         let driver = SplitQueue::new(&mut guest.memory, SIZE, options).unwrap();

@@ -8,6 +8,7 @@
 //! The device is checked here as the driver is there: an index or a length
 //! that cannot be is an error, never a panic.
 
+mod in_order;
 mod packed;
 mod packed_ring;
 mod split;
@@ -21,7 +22,7 @@ pub use split::SplitQueue;
 pub use split_ring::{Descriptor, SplitRing};
 
 use super::memory::DriverMemoryError;
-use crate::virtio::queue::RingAddresses;
+use crate::virtio::queue::{RingAddresses, RingFeatures};
 use crate::virtio::spec::feature;
 
 /// One buffer of a chain.
@@ -60,6 +61,8 @@ impl Segment {
 pub struct QueueOptions {
     /// `VIRTIO_F_EVENT_IDX` was negotiated.
     pub event_idx: bool,
+    /// `VIRTIO_F_IN_ORDER` was negotiated.
+    pub in_order: bool,
     /// Longest chain that goes into an indirect table, 0 for none. Chains of
     /// one buffer and those longer than this take descriptors of the ring.
     pub indirect: u16,
@@ -75,6 +78,7 @@ impl From<u64> for QueueOptions {
     fn from(features: u64) -> Self {
         Self {
             event_idx: features & feature::EVENT_IDX != 0,
+            in_order: RingFeatures::from(features).in_order,
             indirect: if features & feature::INDIRECT_DESC != 0 {
                 Self::INDIRECT
             } else {
@@ -89,7 +93,8 @@ impl From<u64> for QueueOptions {
 pub struct Completion {
     /// What [`DriverQueue::add`] was told to remember.
     pub token: u32,
-    /// How many bytes the device says it wrote.
+    /// How many bytes the device says it wrote; all that it could, where it
+    /// says only that later chains are used.
     pub len: u32,
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::in_order::{InOrder, room};
 use super::{
     Completion, DriverQueue, PackedDescriptor, PackedRing, QueueError, QueueOptions, Segment,
 };
@@ -18,6 +19,8 @@ struct Shadow {
     count: u16,
     /// What the caller remembers.
     token: u32,
+    /// Where the device uses chains in order: the bytes that it can write.
+    room: u32,
 }
 
 /// The driver's side of a packed ring.
@@ -25,6 +28,8 @@ struct Shadow {
 pub struct PackedQueue {
     ring: PackedRing,
     event_idx: bool,
+    /// The chains that the device has, if it uses them in order.
+    order: Option<InOrder>,
     /// An indirect table of `table_len` entries for each buffer ID.
     tables: Option<Area>,
     table_len: u16,
@@ -61,10 +66,15 @@ impl PackedQueue {
             0 => None,
             len => Some(memory.allocate(len * usize::from(size), 64)?),
         };
-        let shadow = Shadow { count: 0, token: 0 };
+        let shadow = Shadow {
+            count: 0,
+            token: 0,
+            room: 0,
+        };
         let mut queue = Self {
             ring,
             event_idx: options.event_idx,
+            order: options.in_order.then(|| InOrder::new(size)),
             tables,
             table_len: options.indirect,
             shadow: vec![shadow; usize::from(size)].into_boxed_slice(),
@@ -126,6 +136,44 @@ impl PackedQueue {
         self.next = self.next.advance(1, self.ring.size());
     }
 
+    /// Where what the device has not used begins.
+    fn end_of_used(&self) -> Position {
+        let mut at = self.used;
+        let mut left = self.ring.size();
+        while left > 0 && self.is_used(at) {
+            let (id, _) = self.ring.used(at.index);
+            let chain = self.shadow.get(usize::from(id));
+            let count = chain.map_or(1, |chain| chain.count.clamp(1, left));
+            at = at.advance(count, self.ring.size());
+            left -= count;
+        }
+        at
+    }
+
+    /// The same with a device that uses chains in order.
+    fn end_of_batches(&self, order: &InOrder) -> Position {
+        let mut at = self.used;
+        let mut back = order.back();
+        for (nth, id) in order.chains().enumerate() {
+            if nth == back && self.is_used(at) {
+                let (last, _) = self.ring.used(at.index);
+                back = order.up_to(last.into(), usize::MAX).unwrap_or(nth);
+            }
+            if nth >= back {
+                break;
+            }
+            at = at.advance(self.shadow[usize::from(id)].count, self.ring.size());
+        }
+        at
+    }
+
+    /// A chain has come back and was not popped.
+    #[inline]
+    fn has_come_back(&self) -> bool {
+        let known = self.order.as_ref().is_some_and(|order| order.back() > 0);
+        known || self.is_used(self.used)
+    }
+
     /// What is at `at` has come back.
     #[inline]
     fn is_used(&self, at: Position) -> bool {
@@ -168,15 +216,10 @@ impl DriverQueue for PackedQueue {
     }
 
     fn resume_base(&self) -> u32 {
-        let mut at = self.used;
-        let mut left = self.ring.size();
-        while left > 0 && self.is_used(at) {
-            let (id, _) = self.ring.used(at.index);
-            let chain = self.shadow.get(usize::from(id));
-            let count = chain.map_or(1, |chain| chain.count.clamp(1, left));
-            at = at.advance(count, self.ring.size());
-            left -= count;
-        }
+        let at = match &self.order {
+            Some(order) => self.end_of_batches(order),
+            None => self.end_of_used(),
+        };
         u32::from(at.to_bits()) | u32::from(at.to_bits()) << 16
     }
 
@@ -219,7 +262,12 @@ impl DriverQueue for PackedQueue {
         self.ids.pop();
         self.free -= count;
         self.outstanding += 1;
-        self.shadow[usize::from(id)] = Shadow { count, token };
+        let shadow = &mut self.shadow[usize::from(id)];
+        (shadow.count, shadow.token) = (count, token);
+        if let Some(order) = &mut self.order {
+            shadow.room = room(chain);
+            order.add(id);
+        }
         Ok(true)
     }
 
@@ -245,15 +293,26 @@ impl DriverQueue for PackedQueue {
 
     #[inline]
     fn pop(&mut self) -> Result<Option<Completion>, QueueError> {
-        if !self.is_used(self.used) {
+        if !self.has_come_back() {
             return Ok(None);
         }
-        let (id, len) = self.ring.used(self.used.index);
+        let used = || self.ring.used(self.used.index);
+        let (id, len) = match &mut self.order {
+            Some(order) => order.pop(usize::MAX, || {
+                let (id, len) = used();
+                (id.into(), len)
+            })?,
+            None => {
+                let (id, len) = used();
+                (id, Some(len))
+            }
+        };
         let shadow = self.shadow.get_mut(usize::from(id));
         let Some(shadow) = shadow.filter(|shadow| shadow.count != 0) else {
             return Err(QueueError::UsedId { id: id.into() });
         };
-        let Shadow { count, token } = *shadow;
+        let Shadow { count, token, room } = *shadow;
+        let len = len.unwrap_or(room);
         shadow.count = 0;
         self.used = self.used.advance(count, self.ring.size());
         self.free += count;
@@ -281,7 +340,11 @@ impl DriverQueue for PackedQueue {
         // The wish must be out before the ring is looked at once more: the
         // device uses a chain and then reads the wish.
         fence(Ordering::SeqCst);
-        self.is_used(at)
+        match self.order {
+            // One of a batch that came back as a whole may not show it.
+            Some(_) => self.has_come_back(),
+            None => self.is_used(at),
+        }
     }
 
     fn disable_interrupts(&mut self) {
@@ -292,6 +355,9 @@ impl DriverQueue for PackedQueue {
         self.ring.clear();
         for shadow in &mut self.shadow {
             shadow.count = 0;
+        }
+        if let Some(order) = &mut self.order {
+            order.clear();
         }
         self.ids.clear();
         self.ids.extend((0..self.ring.size()).rev());

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::in_order::{InOrder, room};
 use super::{Completion, Descriptor, DriverQueue, QueueError, QueueOptions, Segment, SplitRing};
 use crate::driver::memory::{Area, DriverMemory};
 use crate::virtio::queue::RingAddresses;
@@ -20,6 +21,9 @@ struct Shadow {
     count: u16,
     /// Of a chain's head: what the caller remembers.
     token: u32,
+    /// Of a chain's head, where the device uses chains in order: the bytes
+    /// that it can write.
+    room: u32,
 }
 
 /// The driver's side of a split ring.
@@ -27,6 +31,9 @@ struct Shadow {
 pub struct SplitQueue {
     ring: SplitRing,
     event_idx: bool,
+    /// The chains that the device has, if it uses them in order. Descriptors
+    /// are then used in ring order.
+    order: Option<InOrder>,
     /// An indirect table of `table_len` entries for each descriptor.
     tables: Option<Area>,
     table_len: u16,
@@ -66,10 +73,12 @@ impl SplitQueue {
             tail: 0,
             count: 0,
             token: 0,
+            room: 0,
         };
         let mut queue = Self {
             ring,
             event_idx: options.event_idx,
+            order: options.in_order.then(|| InOrder::new(size)),
             tables,
             table_len: options.indirect,
             shadow: vec![shadow; usize::from(size)].into_boxed_slice(),
@@ -215,6 +224,10 @@ impl DriverQueue for SplitQueue {
         shadow.tail = tail;
         shadow.count = count;
         shadow.token = token;
+        if let Some(order) = &mut self.order {
+            shadow.room = room(chain);
+            order.add(head);
+        }
         self.ring.set_avail(self.avail_next, head);
         self.avail_next = self.avail_next.wrapping_add(1);
         Ok(true)
@@ -253,23 +266,33 @@ impl DriverQueue for SplitQueue {
                 given,
             });
         }
-        let (id, len) = self.ring.used(self.used_next);
-        let head = u16::try_from(id)
-            .ok()
-            .filter(|&head| {
-                self.shadow
-                    .get(usize::from(head))
-                    .is_some_and(|shadow| shadow.count != 0)
-            })
-            .ok_or(QueueError::UsedId { id })?;
+        let used = || self.ring.used(self.used_next);
+        let (head, len) = match &mut self.order {
+            Some(order) => {
+                let come = self.used_end.wrapping_sub(self.used_next);
+                order.pop(come.into(), used)?
+            }
+            None => {
+                let (id, len) = used();
+                let given = |head: &u16| {
+                    let shadow = self.shadow.get(usize::from(*head));
+                    shadow.is_some_and(|shadow| shadow.count != 0)
+                };
+                let head = u16::try_from(id).ok().filter(given);
+                (head.ok_or(QueueError::UsedId { id })?, Some(len))
+            }
+        };
         self.used_next = self.used_next.wrapping_add(1);
         let shadow = &mut self.shadow[usize::from(head)];
         let token = shadow.token;
+        let len = len.unwrap_or(shadow.room);
         self.free += shadow.count;
         shadow.count = 0;
-        let tail = shadow.tail;
-        self.shadow[usize::from(tail)].next = self.free_head;
-        self.free_head = head;
+        if self.order.is_none() {
+            let tail = shadow.tail;
+            self.shadow[usize::from(tail)].next = self.free_head;
+            self.free_head = head;
+        }
         self.outstanding -= 1;
         Ok(Some(Completion { token, len }))
     }
@@ -310,6 +333,9 @@ impl DriverQueue for SplitQueue {
         for (next, shadow) in (1..=size).zip(self.shadow.iter_mut()) {
             shadow.next = next % size;
             shadow.count = 0;
+        }
+        if let Some(order) = &mut self.order {
+            order.clear();
         }
         self.free_head = 0;
         self.free = size;

@@ -3,7 +3,7 @@
 use crate::virtio::spec::{feature, net};
 
 /// Every feature that can be named on the command line.
-const NAMES: [(&str, u64); 29] = [
+const NAMES: [(&str, u64); 30] = [
     ("csum", net::F_CSUM),
     ("guest-csum", net::F_GUEST_CSUM),
     ("ctrl-guest-offloads", net::F_CTRL_GUEST_OFFLOADS),
@@ -33,6 +33,7 @@ const NAMES: [(&str, u64); 29] = [
     ("protocol-features", feature::VHOST_USER_PROTOCOL_FEATURES),
     ("version-1", feature::VERSION_1),
     ("ring-packed", feature::RING_PACKED),
+    ("in-order", feature::IN_ORDER),
 ];
 
 /// The bit of a name.

@@ -76,6 +76,11 @@ impl VirtQueue for Queue {
     }
 
     #[inline]
+    fn put_batch_used(&mut self, chains: &[Chain]) {
+        either!(self, queue => queue.put_batch_used(chains));
+    }
+
+    #[inline]
     fn publish(&mut self, count: u16) {
         either!(self, queue => queue.publish(count));
     }

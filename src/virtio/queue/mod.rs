@@ -49,6 +49,8 @@ pub struct RingFeatures {
     pub notify_on_empty: bool,
     /// `VIRTIO_F_RING_PACKED`.
     pub packed: bool,
+    /// `VIRTIO_F_IN_ORDER`.
+    pub in_order: bool,
 }
 
 impl From<u64> for RingFeatures {
@@ -59,6 +61,7 @@ impl From<u64> for RingFeatures {
             indirect: has(feature::INDIRECT_DESC),
             notify_on_empty: has(feature::NOTIFY_ON_EMPTY) && !has(feature::VERSION_1),
             packed: has(feature::RING_PACKED) && has(feature::VERSION_1),
+            in_order: has(feature::IN_ORDER) && has(feature::VERSION_1),
         }
     }
 }
@@ -221,6 +224,11 @@ pub trait VirtQueue: Sized {
             self.put_used(chain, len);
         }
     }
+
+    /// Writes the used entries of `chains`, into which nothing was written:
+    /// all that the next [`publish`](Self::publish) shows. Where the driver
+    /// knows the order of chains, the last one stands for all (2.7.9, 2.8.8).
+    fn put_batch_used(&mut self, chains: &[Chain]);
 
     /// Shows the driver the next `count` used entries, all of them written.
     fn publish(&mut self, count: u16);

@@ -371,6 +371,17 @@ impl VirtQueue for PackedQueue {
     }
 
     #[inline]
+    fn put_batch_used(&mut self, chains: &[Chain]) {
+        match chains {
+            [first, .., last] if self.features.in_order => {
+                let head = last.head;
+                self.put_used(Chain { head, ..*first }, 0);
+            }
+            _ => self.put_all_used(chains.iter().map(|&chain| (chain, 0))),
+        }
+    }
+
+    #[inline]
     fn publish(&mut self, count: u16) {
         if count == 0 {
             return;

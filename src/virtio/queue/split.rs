@@ -97,6 +97,22 @@ impl SplitQueue {
         Ok(waiting)
     }
 
+    /// Writes the used entry at index `at`.
+    #[inline]
+    fn write_used(&self, at: u16, head: u16, len: u32) {
+        let offset = 4 + 8 * self.slot(at);
+        // SAFETY: an entry inside the used ring, which is 4-aligned.
+        unsafe {
+            let entry = self.used.add(offset).cast::<[u32; 2]>();
+            let new = [u32::from(head).to_le(), len.to_le()];
+            // A ring often goes round with the same entries; a line that is
+            // not written stays in the driver's cache.
+            if word::load(entry.as_ptr()) != new {
+                word::store(entry.as_ptr(), new);
+            }
+        }
+    }
+
     /// Follows the chain from `head` and pushes its buffers.
     #[inline]
     fn walk<'m>(
@@ -254,16 +270,16 @@ impl VirtQueue for SplitQueue {
 
     #[inline]
     fn put_used(&mut self, chain: Chain, len: u32) {
-        let offset = 4 + 8 * self.slot(chain.at);
-        // SAFETY: an entry inside the used ring, which is 4-aligned.
-        unsafe {
-            let entry = self.used.add(offset).cast::<[u32; 2]>();
-            let new = [u32::from(chain.head).to_le(), len.to_le()];
-            // A ring often goes round with the same entries; a line that is
-            // not written stays in the driver's cache.
-            if word::load(entry.as_ptr()) != new {
-                word::store(entry.as_ptr(), new);
+        self.write_used(chain.at, chain.head, len);
+    }
+
+    #[inline]
+    fn put_batch_used(&mut self, chains: &[Chain]) {
+        match chains {
+            [first, .., last] if self.features.in_order => {
+                self.write_used(first.at, last.head, 0);
             }
+            _ => self.put_all_used(chains.iter().map(|&chain| (chain, 0))),
         }
     }
 

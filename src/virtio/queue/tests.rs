@@ -44,27 +44,33 @@ impl Format for Packed {
 fn options(features: RingFeatures) -> QueueOptions {
     QueueOptions {
         event_idx: features.event_idx,
+        in_order: features.in_order,
         indirect: if features.indirect { 8 } else { 0 },
     }
 }
 
-const EVENT_IDX: RingFeatures = RingFeatures {
-    event_idx: true,
-    indirect: false,
-    notify_on_empty: false,
-    packed: false,
-};
-const INDIRECT: RingFeatures = RingFeatures {
-    event_idx: false,
-    indirect: true,
-    notify_on_empty: false,
-    packed: false,
-};
 const PLAIN: RingFeatures = RingFeatures {
     event_idx: false,
     indirect: false,
     notify_on_empty: false,
     packed: false,
+    in_order: false,
+};
+const EVENT_IDX: RingFeatures = RingFeatures {
+    event_idx: true,
+    ..PLAIN
+};
+const INDIRECT: RingFeatures = RingFeatures {
+    indirect: true,
+    ..PLAIN
+};
+const IN_ORDER: RingFeatures = RingFeatures {
+    in_order: true,
+    ..PLAIN
+};
+const IN_ORDER_EVENT_IDX: RingFeatures = RingFeatures {
+    event_idx: true,
+    ..IN_ORDER
 };
 
 /// What a chain held, by lengths.
@@ -285,6 +291,41 @@ fn only_publishing_is_in_order<F: Format>() {
     assert_eq!(bed.completions(), [(0, 1), (1, 2)]);
 }
 
+/// 2.7.9, 2.8.8: one used entry stands for a batch, and the next batch's is
+/// where that batch begins, whatever the chains are.
+fn one_used_entry_stands_for_a_batch<F: Format>(features: RingFeatures) {
+    let mut bed = bed::<F>(8, features);
+    let (one, two) = ([bed.out(0, 8)], [bed.out(0, 8), bed.out(8, 8)]);
+    let chains: [&[Segment]; 4] = [&one, &two, &one, &one];
+    for round in 0..40_usize {
+        bed.offer(&chains[..round % 4 + 1]);
+        let taken: Vec<_> = std::iter::from_fn(|| bed.pop().0).collect();
+        let (batch, last) = taken.split_at((round % 3).min(taken.len()));
+        for batch in [batch, last] {
+            bed.device.put_batch_used(batch);
+            bed.device.publish(u16::try_from(batch.len()).unwrap());
+        }
+        let all: Vec<_> = (0..4).map(|token| (token, 0)).take(taken.len()).collect();
+        assert_eq!(bed.completions(), all, "round {round}");
+        assert_eq!(bed.driver.outstanding(), 0);
+        assert_eq!(bed.device.base(), bed.driver.base());
+    }
+}
+
+/// Lengths mean something: each chain that was written into has its own entry.
+fn what_was_written_is_said_of_each_chain<F: Format>(features: RingFeatures) {
+    let mut bed = bed::<F>(8, features);
+    let room = [bed.room(0, 64)];
+    for _ in 0..20 {
+        bed.offer(&[&room, &room, &room]);
+        for (len, (chain, _)) in (1..).zip(rooms(&mut bed, 8)) {
+            bed.device.put_used(chain, len);
+        }
+        bed.device.publish(3);
+        assert_eq!(bed.completions(), [(0, 1), (1, 2), (2, 3)]);
+    }
+}
+
 fn a_ring_goes_on_where_it_stopped<F: Format>() {
     let mut bed = bed::<F>(4, PLAIN);
     for round in 0..3 {
@@ -402,14 +443,16 @@ mod packed {
     use super::*;
 
     for_format! { Packed:
-        lone_chains_are_taken_in_a_row(PLAIN, EVENT_IDX);
-        runs_of_lone_chains_wrap_many_times(PLAIN, EVENT_IDX);
-        chains_of_any_shape_come_and_go(PLAIN, INDIRECT, EVENT_IDX);
-        positions_wrap_many_times(PLAIN, EVENT_IDX);
+        lone_chains_are_taken_in_a_row(PLAIN, EVENT_IDX, IN_ORDER);
+        runs_of_lone_chains_wrap_many_times(PLAIN, EVENT_IDX, IN_ORDER);
+        chains_of_any_shape_come_and_go(PLAIN, INDIRECT, EVENT_IDX, IN_ORDER);
+        positions_wrap_many_times(PLAIN, EVENT_IDX, IN_ORDER);
         what_is_given_back_unused_comes_again();
         only_publishing_is_in_order();
+        one_used_entry_stands_for_a_batch(PLAIN, IN_ORDER, IN_ORDER_EVENT_IDX);
+        what_was_written_is_said_of_each_chain(PLAIN, IN_ORDER);
         a_ring_goes_on_where_it_stopped();
-        interrupts_are_sent_as_the_driver_wishes(PLAIN, EVENT_IDX);
+        interrupts_are_sent_as_the_driver_wishes(PLAIN, EVENT_IDX, IN_ORDER_EVENT_IDX);
         kicks_are_asked_for(PLAIN, EVENT_IDX);
         rings_are_checked_before_use();
     }
@@ -429,14 +472,16 @@ mod split {
     }
 
     for_format! { Split:
-        lone_chains_are_taken_in_a_row(PLAIN, EVENT_IDX);
-        runs_of_lone_chains_wrap_many_times(PLAIN, EVENT_IDX);
-        chains_of_any_shape_come_and_go(PLAIN, INDIRECT, EVENT_IDX);
-        positions_wrap_many_times(PLAIN, EVENT_IDX);
+        lone_chains_are_taken_in_a_row(PLAIN, EVENT_IDX, IN_ORDER);
+        runs_of_lone_chains_wrap_many_times(PLAIN, EVENT_IDX, IN_ORDER);
+        chains_of_any_shape_come_and_go(PLAIN, INDIRECT, EVENT_IDX, IN_ORDER);
+        positions_wrap_many_times(PLAIN, EVENT_IDX, IN_ORDER);
         what_is_given_back_unused_comes_again();
         only_publishing_is_in_order();
+        one_used_entry_stands_for_a_batch(PLAIN, IN_ORDER, IN_ORDER_EVENT_IDX);
+        what_was_written_is_said_of_each_chain(PLAIN, IN_ORDER);
         a_ring_goes_on_where_it_stopped();
-        interrupts_are_sent_as_the_driver_wishes(PLAIN, EVENT_IDX);
+        interrupts_are_sent_as_the_driver_wishes(PLAIN, EVENT_IDX, IN_ORDER_EVENT_IDX);
         kicks_are_asked_for(PLAIN, EVENT_IDX);
         rings_are_checked_before_use();
     }

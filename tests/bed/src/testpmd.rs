@@ -35,6 +35,9 @@ pub struct Links {
     pub mergeable: bool,
     /// Whether a front end asks for packed rings.
     pub packed: bool,
+    /// Whether a front end asks for chains to be used in order, as it does if
+    /// it is told nothing else.
+    pub in_order: bool,
     /// Bytes of the longest frame, which must fit into one of its buffers.
     pub longest: u64,
     /// Whether both processes have huge pages. Without, no privileges are
@@ -50,6 +53,7 @@ impl Links {
             queues,
             mergeable,
             packed,
+            in_order: true,
             longest: USUAL_FRAME,
             huge_pages: equipment::free_huge_pages() >= 2 * HUGE_PAGES,
         }
@@ -124,12 +128,13 @@ impl Testpmd {
     ) -> Result<Self> {
         let ports = sockets.iter().enumerate().map(|(port, socket)| {
             format!(
-                "net_virtio_user{port},path={},mac={},queues={},mrg_rxbuf={},packed_vq={}",
+                "net_virtio_user{port},path={},mac={},queues={},mrg_rxbuf={},packed_vq={},in_order={}",
                 socket.as_ref().display(),
                 mac(port),
                 links.queues,
                 u8::from(links.mergeable),
-                u8::from(links.packed)
+                u8::from(links.packed),
+                u8::from(links.in_order)
             )
         });
         Self::start("testpmd front end", ports.collect(), links, cpu)

@@ -1,6 +1,7 @@
 //! Tests of the driver's half of a queue against a device that does as it is
 //! told. Each body takes any [`DriverQueue`] with a [`Device`] of its format.
 
+mod in_order;
 mod model;
 
 use std::collections::VecDeque;
@@ -23,9 +24,10 @@ struct RealDevice<D> {
 }
 
 impl<D: VirtQueue> RealDevice<D> {
-    fn new(driver: &dyn DriverQueue, memory: &Arc<GuestMemory>, event_idx: bool) -> Self {
+    fn new(driver: &dyn DriverQueue, memory: &Arc<GuestMemory>, options: QueueOptions) -> Self {
         let features = RingFeatures {
-            event_idx,
+            event_idx: options.event_idx,
+            in_order: options.in_order,
             indirect: true,
             ..RingFeatures::default()
         };
@@ -61,14 +63,19 @@ impl<'m> Parts<'m> for Lengths {
 /// neither leaves the other waiting.
 #[test]
 fn the_real_device_takes_what_the_driver_adds() {
-    for (event_idx, indirect) in [(false, 0), (false, 8), (true, 0), (true, 8)] {
-        let driver = split(64, event_idx, indirect);
+    for bits in 0..8 {
+        let options = QueueOptions {
+            event_idx: bits & 1 != 0,
+            in_order: bits & 2 != 0,
+            indirect: bits & 4 << 1,
+        };
+        let driver = split_with(64, options);
         let memory = Arc::clone(driver.ring().table().memory());
-        let device = RealDevice::<queue::SplitQueue>::new(&driver, &memory, event_idx);
+        let device = RealDevice::<queue::SplitQueue>::new(&driver, &memory, options);
         they_agree(driver, device);
-        let driver = packed(61, event_idx, indirect);
+        let driver = packed_with(61, options);
         let memory = Arc::clone(driver.ring().table().memory());
-        let device = RealDevice::<queue::PackedQueue>::new(&driver, &memory, event_idx);
+        let device = RealDevice::<queue::PackedQueue>::new(&driver, &memory, options);
         they_agree(driver, device);
     }
 }
@@ -132,21 +139,29 @@ fn they_agree(mut driver: impl DriverQueue, mut device: RealDevice<impl VirtQueu
     }
 }
 
-fn split(size: u16, event_idx: bool, indirect: u16) -> SplitQueue {
-    let mut memory = DriverMemory::of_len(1 << 20, 1).unwrap();
-    let options = QueueOptions {
+fn options(event_idx: bool, indirect: u16) -> QueueOptions {
+    QueueOptions {
         event_idx,
+        in_order: false,
         indirect,
-    };
-    SplitQueue::new(&mut memory, size, options).unwrap()
+    }
+}
+
+fn split(size: u16, event_idx: bool, indirect: u16) -> SplitQueue {
+    split_with(size, options(event_idx, indirect))
 }
 
 fn packed(size: u16, event_idx: bool, indirect: u16) -> PackedQueue {
+    packed_with(size, options(event_idx, indirect))
+}
+
+fn split_with(size: u16, options: QueueOptions) -> SplitQueue {
     let mut memory = DriverMemory::of_len(1 << 20, 1).unwrap();
-    let options = QueueOptions {
-        event_idx,
-        indirect,
-    };
+    SplitQueue::new(&mut memory, size, options).unwrap()
+}
+
+fn packed_with(size: u16, options: QueueOptions) -> PackedQueue {
+    let mut memory = DriverMemory::of_len(1 << 20, 1).unwrap();
     PackedQueue::new(&mut memory, size, options).unwrap()
 }
 
