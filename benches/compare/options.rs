@@ -96,11 +96,7 @@ impl Plan {
                 "numbers of guests (2; scale: 2,8,32)",
                 "N,...",
             )
-            .optflag(
-                "",
-                "any-order",
-                "front ends do not ask for chains in order",
-            )
+            .optflag("", "any-order", "front ends do not ask for chains in order")
             .optopt("", "only", "these contenders and no others", "NAME,...")
             .optopt("", "output", "where files go (target/compare)", "DIRECTORY")
             .optflag("h", "help", "print this")

@@ -4,6 +4,11 @@ use super::DeviceOptions;
 use crate::virtio::spec::{feature, net};
 
 /// Offered whatever the back end is.
+///
+/// `VIRTIO_F_RING_RESET` is not, though a vring may be stopped and set up anew
+/// at any time: QEMU offers it to the guest if we do, and then tells only its
+/// own back ends of a reset. The driver would begin anew in a ring in which we
+/// go on.
 const ALWAYS: u64 = net::F_MAC
     | net::F_STATUS
     | net::F_MRG_RXBUF

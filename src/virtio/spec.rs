@@ -75,6 +75,8 @@ pub mod feature {
     pub const RING_PACKED: u64 = 1 << 34;
     /// Chains are used in the order in which they were made available.
     pub const IN_ORDER: u64 = 1 << 35;
+    /// A queue can be reset while the others run.
+    pub const RING_RESET: u64 = 1 << 40;
 }
 
 /// Section 5.1.4: the configuration's status field.

@@ -98,6 +98,18 @@ pub fn packed() -> Result<()> {
     same("vtnetd", &before, &bench.vtnetd.census()?)
 }
 
+/// A driver is not let reset a queue to change its length: QEMU would not tell
+/// us of it, and frames would go nowhere.
+pub fn rings_keep_their_length() -> Result<()> {
+    let mut bench = Bench::with_guests()?;
+    let guest = &mut bench.guests[0];
+    let tried = guest.run("ethtool -G eth0 rx 64 tx 64; echo status $?")?;
+    if tried.contains("status 0") {
+        return Err(Error::new(format!("the rings have changed: {tried}")));
+    }
+    bench.ping()
+}
+
 pub fn killed() -> Result<()> {
     let mut bench = Bench::new("")?;
     let options = [bench.options(1)];

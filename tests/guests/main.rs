@@ -27,6 +27,10 @@ fn main() -> ExitCode {
         Test::new("driver_is_loaded_again", lifecycle::driver_loaded_again),
         Test::new("guest_boots_again", lifecycle::booted_again),
         Test::new("rings_are_packed", lifecycle::packed),
+        Test::new(
+            "rings_keep_their_length",
+            lifecycle::rings_keep_their_length,
+        ),
         Test::new("guest_is_killed", lifecycle::killed),
         Test::new("front_end_mtu_works_end_to_end", mtu::of_the_front_end),
         Test::new("mtu_that_disagrees_is_refused", mtu::refused),

@@ -59,12 +59,18 @@ impl Switch {
     }
 }
 
-/// A driver for each ring format.
-fn formats() -> [NetOptions; 2] {
-    let mut packed = NetOptions::default();
-    packed.negotiation.features |= feature::RING_PACKED;
-    packed.negotiation.required = feature::RING_PACKED;
-    [NetOptions::default(), packed]
+/// A driver for each ring format, for chains in any order and in theirs.
+fn formats() -> [NetOptions; 4] {
+    let in_order = feature::IN_ORDER;
+    let packed = feature::RING_PACKED;
+    [0, packed, in_order, packed | in_order].map(requiring)
+}
+
+fn requiring(features: u64) -> NetOptions {
+    let mut options = NetOptions::default();
+    options.negotiation.features |= features;
+    options.negotiation.required = features;
+    options
 }
 
 /// A broadcast frame with a number in it.
@@ -104,6 +110,34 @@ fn a_stopped_device_sends_and_receives_nothing_until_it_resumes() {
         b.resume().unwrap();
         assert_eq!(received(a.pair(0), SOON), Some(frame(3)));
         talk(&mut a, &mut b, 4);
+    }
+}
+
+/// As with section 2.6.1: a queue is reset and comes back with another length
+/// and at another place, while the others run.
+#[test]
+fn queues_are_reset_one_by_one_while_the_others_run() {
+    for options in formats() {
+        let switch = Switch::start("");
+        let (mut a, mut b) = switch.both(&options);
+        for (number, size) in (1..).zip([64, 2, 256, 8]) {
+            b.reset_rx(0).unwrap();
+            a.pair(0).tx.send(&frame(number)).unwrap();
+            a.pair(0).tx.drain().unwrap();
+            b.pair(0).tx.send(&frame(number)).unwrap();
+            assert_eq!(received(a.pair(0), SOON), Some(frame(number)));
+            b.enable_rx(0, size).unwrap();
+            assert_eq!(received(b.pair(0), NEVER), None, "it was reset");
+            talk(&mut a, &mut b, number);
+
+            b.reset_tx(0).unwrap();
+            b.pair(0).tx.send(&frame(100)).unwrap();
+            assert_eq!(received(a.pair(0), NEVER), None);
+            a.pair(0).tx.send(&frame(number)).unwrap();
+            assert_eq!(received(b.pair(0), SOON), Some(frame(number)));
+            b.enable_tx(0, size).unwrap();
+            talk(&mut a, &mut b, number);
+        }
     }
 }
 
@@ -150,7 +184,7 @@ fn another_process_takes_over_what_the_first_left() {
 #[test]
 fn memory_in_many_regions_and_no_notifications_make_no_difference() {
     // Also between two formats.
-    let [split, packed] = formats();
+    let [split, packed, ..] = formats();
     for (one, other) in [(&split, &split), (&split, &packed), (&packed, &split)] {
         let switch = Switch::start("");
         let many = NetOptions {
@@ -180,8 +214,8 @@ fn packed_rings_carry_whatever_is_negotiated() {
         feature::INDIRECT_DESC,
         net::F_MRG_RXBUF,
     ] {
-        for (ring_size, piece) in [(256, 0), (100, 300)] {
-            let mut options = formats()[1].clone();
+        for (format, ring_size, piece) in [(1, 256, 0), (1, 100, 300), (3, 100, 300)] {
+            let mut options = formats()[format].clone();
             options.negotiation.features &= !declined;
             options.ring_size = ring_size;
             options.max_frame = 1514;

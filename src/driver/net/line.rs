@@ -54,6 +54,16 @@ impl Line {
         // First, as QEMU does: a back end takes what it finds in a ring that
         // is started and disabled, and throws it away.
         front_end.enable_vring(self.index, true)?;
+        self.restart(front_end, queue, base)
+    }
+
+    /// Sets the vring up anew after it was stopped; it is enabled still.
+    pub(super) fn restart(
+        &self,
+        front_end: &mut FrontEnd,
+        queue: &dyn DriverQueue,
+        base: u32,
+    ) -> Result<(), DriverError> {
         front_end.start_vring(&Vring {
             index: self.index,
             size: queue.size(),

@@ -22,6 +22,7 @@ mod config;
 mod control;
 mod line;
 mod options;
+mod reset;
 mod rx;
 mod tx;
 
@@ -418,6 +419,22 @@ fn connection(front_end: &FrontEnd) -> Result<OwnedFd, DriverError> {
     fd.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)).into())
 }
 
+/// A queue of the format that was negotiated.
+fn new_queue(
+    memory: &mut DriverMemory,
+    size: u16,
+    features: u64,
+) -> Result<Box<dyn DriverQueue>, DriverError> {
+    let options = QueueOptions::from(features);
+    let mut queue: Box<dyn DriverQueue> = if RingFeatures::from(features).packed {
+        Box::new(PackedQueue::new(memory, size, options)?)
+    } else {
+        Box::new(SplitQueue::new(memory, size, options)?)
+    };
+    queue.disable_interrupts();
+    Ok(queue)
+}
+
 /// Makes queues, all in the same way.
 struct Maker<'a> {
     options: &'a NetOptions,
@@ -427,17 +444,6 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn queue(&mut self, size: u16) -> Result<Box<dyn DriverQueue>, DriverError> {
-        let options = QueueOptions::from(self.features);
-        let mut queue: Box<dyn DriverQueue> = if RingFeatures::from(self.features).packed {
-            Box::new(PackedQueue::new(self.memory, size, options)?)
-        } else {
-            Box::new(SplitQueue::new(self.memory, size, options)?)
-        };
-        queue.disable_interrupts();
-        Ok(queue)
-    }
-
     fn line(&self, index: u16) -> Result<Line, DriverError> {
         let connection = Arc::clone(&self.connection);
         let options = self.options;
@@ -454,9 +460,9 @@ impl Maker<'_> {
         let entries = usize::from(options.ring_size);
         let header_len = header_len(self.features);
         let mergeable = self.features & net::F_MRG_RXBUF != 0;
-        let rx_queue = self.queue(options.ring_size)?;
+        let rx_queue = new_queue(self.memory, options.ring_size, self.features)?;
         let rx_slots = self.memory.allocate(options.rx_slot() * entries, 64)?;
-        let tx_queue = self.queue(options.ring_size)?;
+        let tx_queue = new_queue(self.memory, options.ring_size, self.features)?;
         let tx_slots = self.memory.allocate(options.tx_slot() * entries, 64)?;
         Ok(Pair {
             rx: RxQueue::new(
@@ -480,7 +486,7 @@ impl Maker<'_> {
     }
 
     fn control(&mut self, index: u16) -> Result<ControlQueue, DriverError> {
-        let queue = self.queue(NetOptions::CONTROL_SIZE)?;
+        let queue = new_queue(self.memory, NetOptions::CONTROL_SIZE, self.features)?;
         let buffer = self.memory.allocate(control::MAX_COMMAND + 1, 64)?;
         let timeout = self.options.timeout;
         Ok(ControlQueue::new(queue, self.line(index)?, buffer, timeout))

@@ -257,6 +257,13 @@ impl TxQueue {
         self.queue.as_mut()
     }
 
+    /// Goes on with another queue, of no more entries than the first one; the
+    /// device must have stopped using the old one.
+    pub(super) fn replace(&mut self, queue: Box<dyn DriverQueue>) {
+        self.queue = queue;
+        self.reset();
+    }
+
     pub(super) fn reset(&mut self) {
         self.queue.reset();
         self.free = (0..self.queue.size()).rev().collect();

@@ -3,7 +3,7 @@
 use crate::virtio::spec::{feature, net};
 
 /// Every feature that can be named on the command line.
-const NAMES: [(&str, u64); 30] = [
+const NAMES: [(&str, u64); 31] = [
     ("csum", net::F_CSUM),
     ("guest-csum", net::F_GUEST_CSUM),
     ("ctrl-guest-offloads", net::F_CTRL_GUEST_OFFLOADS),
@@ -34,6 +34,7 @@ const NAMES: [(&str, u64); 30] = [
     ("version-1", feature::VERSION_1),
     ("ring-packed", feature::RING_PACKED),
     ("in-order", feature::IN_ORDER),
+    ("ring-reset", feature::RING_RESET),
 ];
 
 /// The bit of a name.
