@@ -18,6 +18,7 @@ mod queue_port;
 mod queues;
 mod rx;
 pub mod stats;
+mod steering;
 mod tx;
 pub mod vring;
 
@@ -336,6 +337,7 @@ impl Device {
             tracing::warn!("{}: offloads not reset: {error}", self.options.name);
         }
         self.shared.set_active_pairs(1);
+        self.shared.steering.clear();
         let mac = self.options.mac;
         self.shared.set_filter(Filter::after_reset(mac, 0));
         let mut config = self.shared.config();
@@ -387,6 +389,12 @@ impl Device {
             }
             self.notify();
         }
+    }
+
+    /// Begins the next epoch of the table of flows; to be called every few
+    /// seconds.
+    pub fn age_flows(&self) {
+        self.shared.steering.age();
     }
 
     /// Guest memory has vanished: the connection should be closed.

@@ -9,6 +9,7 @@ use super::config::Config;
 use super::ctrl::ControlQueue;
 use super::filter::Filter;
 use super::stats::{RxStats, TxStats};
+use super::steering::Steering;
 use super::vring::{Kick, Vring};
 use super::{rx, tx};
 use crate::backend::Backend;
@@ -31,11 +32,15 @@ pub struct Shared {
     max_frame: AtomicUsize,
     link: AtomicBool,
     filter: ArcSwap<Filter>,
+    pub(super) steering: Steering,
     config: Mutex<Config>,
 }
 
 impl Shared {
     pub(super) fn new(name: String, backend: Arc<dyn Backend>, config: Config) -> Self {
+        // Where a pair waits for frames, it is said outside who gets which.
+        let waits = backend.rx_fd(0).is_some();
+        let steering = Steering::new(if waits { 1 } else { config.pairs });
         Self {
             name,
             backend,
@@ -45,6 +50,7 @@ impl Shared {
             max_frame: AtomicUsize::new(usize::MAX),
             link: AtomicBool::new(config.link),
             filter: ArcSwap::default(),
+            steering,
             config: Mutex::new(config),
         }
     }

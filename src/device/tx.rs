@@ -56,6 +56,9 @@ pub(super) fn turn(pair: &QueuePair) -> usize {
     let mut chains = ArrayVec::<Chain, BATCH>::new();
     let collected = collect(pair, queue, memory, &mut batch, &mut chains);
     if !batch.frames().is_empty() && !memory.is_broken() {
+        if pair.shared.active_pairs() > 1 {
+            pair.shared.steering.learn(&batch, pair.index);
+        }
         let sent = pair.shared.backend.send(pair.index, &batch);
         pair.tx_stats.frames.add(u64::from(sent.frames));
         pair.tx_stats.bytes.add(sent.bytes);

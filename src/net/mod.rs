@@ -10,6 +10,7 @@
 pub mod checksum;
 pub mod counter;
 pub mod ethernet;
+pub mod flow;
 pub mod frame;
 pub mod ip;
 pub mod offload;

@@ -41,8 +41,8 @@ pub trait Attachment: Send + Sync {
 
     /// Gives the frames of `batch` at the indices `picks` to the receiver, in
     /// this order, as many as there is room for. All of them are acceptable to
-    /// [`offloads`](Self::offloads). `ring` is the sender's ring number, to be
-    /// taken modulo the receiver's.
+    /// [`offloads`](Self::offloads). `ring` is the sender's ring number: a
+    /// receiver that does not tell flows apart takes it modulo its own.
     ///
     /// Never blocks: what finds no room is dropped and counted by the receiver.
     fn deliver(&self, ring: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered;

@@ -150,6 +150,7 @@ impl Control {
             }
             if now >= epoch_end {
                 switches.age();
+                self.devices.iter().for_each(|device| device.age_flows());
                 epoch_end = now + EPOCH;
             }
         }

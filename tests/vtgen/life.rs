@@ -141,6 +141,51 @@ fn queues_are_reset_one_by_one_while_the_others_run() {
     }
 }
 
+/// 5.1.6.5.5: frames of a flow come in on the pair on which it was sent last,
+/// and in order; those of other flows always on the same.
+#[test]
+fn flows_are_steered_to_where_they_were_sent() {
+    for mut options in formats() {
+        let switch = Switch::start(",queues=2");
+        let mut a = switch.drive("a", &options);
+        options.pairs = 2;
+        let mut b = switch.drive("b", &options);
+        let flow = |to: u8, from: u8, tag: u8| {
+            let mut frame = vec![2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 0x88, 0xb5];
+            frame.resize(60, tag);
+            frame
+        };
+        let arrived = |b: &mut NetDriver, pair: usize| {
+            let frame = received(b.pair(pair), SOON).expect("a frame on that pair");
+            assert_eq!(received(b.pair(1 - pair), Duration::ZERO), None);
+            frame
+        };
+        for pair in [0, 1, 1, 0] {
+            for host in 10..20 {
+                b.pair(pair).tx.send(&flow(host, 9, 0)).unwrap();
+                assert!(received(a.pair(0), SOON).is_some());
+                for tag in 1..4 {
+                    a.pair(0).tx.send(&flow(9, host, tag)).unwrap();
+                    assert_eq!(arrived(&mut b, pair), flow(9, host, tag));
+                }
+            }
+        }
+        let unknown = [(); 2].map(|()| {
+            let mut pairs = Vec::new();
+            for host in 20..40 {
+                a.pair(0).tx.send(&flow(9, host, 0)).unwrap();
+                a.pair(0).tx.drain().unwrap();
+                let first = received(b.pair(0), Duration::ZERO).is_some();
+                assert_ne!(first, received(b.pair(1), Duration::ZERO).is_some());
+                pairs.push(first);
+            }
+            pairs
+        });
+        assert_eq!(unknown[0], unknown[1]);
+        assert!(unknown[0].contains(&true) && unknown[0].contains(&false));
+    }
+}
+
 #[test]
 fn a_reset_device_starts_anew_in_the_middle_of_traffic() {
     for options in formats() {

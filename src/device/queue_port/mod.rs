@@ -11,11 +11,14 @@ mod spread;
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use super::filter::Filter;
 use super::pair::{QueuePair, Shared, fits_mtu};
 use super::stats::RxStats;
 use super::vring::Reservation;
-use crate::net::frame::{Batch, Frame};
+use crate::backend::MAX_PAIRS;
+use crate::net::frame::{BATCH, Batch, Frame};
 use crate::net::offload::accepts;
 use crate::netmap::attachment::{Attachment, Delivered};
 use crate::virtio::memory::{Readable, Writable, copy};
@@ -103,18 +106,35 @@ impl QueuePort {
     pub(super) fn new(shared: Arc<Shared>, pairs: Vec<Arc<QueuePair>>) -> Self {
         Self { shared, pairs }
     }
-}
 
-impl Attachment for QueuePort {
-    fn offloads(&self) -> u64 {
-        self.shared.guest_offloads()
+    /// Gives each of the first `active` pairs its flows' frames.
+    fn steer(&self, active: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered {
+        let mut total = Delivered::default();
+        let mut shares: [ArrayVec<u16, BATCH>; MAX_PAIRS as usize] = Default::default();
+        for picks in picks.chunks(BATCH) {
+            for &pick in picks {
+                let Some(frame) = batch.frames().get(usize::from(pick)) else {
+                    continue;
+                };
+                let pair = self.shared.steering.pair(batch, frame, active);
+                if let Some(share) = shares.get_mut(pair) {
+                    share.push(pick);
+                }
+            }
+            for (pair, share) in self.pairs.iter().zip(&mut shares) {
+                if !share.is_empty() {
+                    let delivered = self.deliver_to(pair, batch, share);
+                    total.frames += delivered.frames;
+                    total.bytes += delivered.bytes;
+                    share.clear();
+                }
+            }
+        }
+        total
     }
 
-    fn deliver(&self, ring: usize, batch: &Batch<'_>, mut picks: &[u16]) -> Delivered {
+    fn deliver_to(&self, pair: &QueuePair, batch: &Batch<'_>, mut picks: &[u16]) -> Delivered {
         let mut total = Delivered::default();
-        let Some(pair) = self.pairs.get(ring % self.shared.active_pairs()) else {
-            return total;
-        };
         if !self.shared.is_link_up() {
             pair.rx_stats.not_ready.add_shared(picks.len() as u64);
             return total;
@@ -138,5 +158,19 @@ impl Attachment for QueuePort {
             picks = picks.get(dealt.max(1)..).unwrap_or_default();
         }
         total
+    }
+}
+
+impl Attachment for QueuePort {
+    fn offloads(&self) -> u64 {
+        self.shared.guest_offloads()
+    }
+
+    fn deliver(&self, _ring: usize, batch: &Batch<'_>, picks: &[u16]) -> Delivered {
+        let active = self.shared.active_pairs();
+        match self.pairs.first() {
+            Some(pair) if active == 1 => self.deliver_to(pair, batch, picks),
+            _ => self.steer(active, batch, picks),
+        }
     }
 }

@@ -53,7 +53,7 @@ impl Guest {
             mac,
             link: true,
             announce: false,
-            pairs: 1,
+            pairs: 2,
             mtu: None,
         };
         let shared = Arc::new(Shared::new(format!("guest{n}"), backend, config));

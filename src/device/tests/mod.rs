@@ -416,19 +416,34 @@ fn frames_go_to_the_receive_queues_in_use() {
     let from = switch.attach("from", None, Arc::new(Nobody)).unwrap();
     let mut guests = [b, second];
     for guest in &mut guests {
-        guest.offer(8, &[2048]);
+        guest.offer(64, &[2048]);
     }
-    let mut got = |ring| {
-        let bytes = frame(2, 1, 60);
+    let with = |flow, then: &mut dyn FnMut(&Batch<'_>)| {
+        let bytes = frame(2, flow, 60);
         let mut batch = Batch::new();
         batch.push_part(0, Readable::from_slice(&bytes)).unwrap();
         batch.push_frame(0, 60, *bytes.first_chunk().unwrap(), PLAIN);
-        switch.forward(from, ring, &batch);
+        then(&batch);
+    };
+    let mut got = |flow| {
+        with(flow, &mut |batch| switch.forward(from, 0, batch));
         guests.each_mut().map(|guest| guest.received().len())
     };
-    assert_eq!([got(0), got(1), got(7)], [[1, 0]; 3], "one pair in use");
+    assert_eq!([20, 21, 22].map(&mut got), [[1, 0]; 3], "one pair in use");
     shared.set_active_pairs(2);
-    assert_eq!([got(0), got(1), got(7)], [[1, 0], [0, 1], [0, 1]]);
+    for (pair, want) in [(0, [1, 0]), (1, [0, 1]), (0, [1, 0])] {
+        for flow in 3..8 {
+            with(flow, &mut |batch| shared.steering.learn(batch, pair));
+            assert_eq!(got(flow), want, "flow {flow} was sent on pair {pair}");
+        }
+    }
+    let unknown = [(); 2].map(|()| (20..36).map(&mut got).collect::<Vec<_>>());
+    assert_eq!(unknown[0], unknown[1], "a flow goes one way");
+    assert!(unknown[0].contains(&[1, 0]) && unknown[0].contains(&[0, 1]));
+    // The last pair is given up, and what was sent on it comes to the first.
+    with(3, &mut |batch| shared.steering.learn(batch, 1));
+    shared.set_active_pairs(1);
+    assert_eq!(got(3), [1, 0]);
 }
 
 /// Bad receive chains come back though there is no good one behind them, and
