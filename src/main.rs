@@ -95,7 +95,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
         opener.publish_pid_file()?;
     }
     tracing::info!("ready");
-    control.run(&switches)
+    control.run(&switches, &workers)
 }
 
 /// The inherited socket of each device that has one.

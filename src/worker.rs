@@ -7,69 +7,30 @@
 //! an event. A worker with no hot pair sleeps, so an idle device costs nothing.
 //! How long "a while" is depends on how often waiting was worth it of late.
 //! The same holds for a client and its requests.
+//!
+//! A new one goes to the worker with the least to do. Where a worker has no time
+//! left and another has, [`placement`] has a pair moved: between two of its
+//! turns, when its worker has let go of it.
+
+mod idle;
+pub mod placement;
+mod polling;
+mod seat;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::device::QueuePair;
 use crate::event::{Alarm, Events, Interest, Poller, Waker};
 use crate::netmap::service::Client;
-
-/// How long a hot pair is looked at in vain before it rests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Polling {
-    /// This long, or less where it was not worth it of late. Zero: not at all.
-    AtMost(Duration),
-    /// It never rests: its worker has a processor for itself.
-    Always,
-}
-
-impl Default for Polling {
-    /// A few times as long as it takes to wake somebody up.
-    fn default() -> Self {
-        Self::AtMost(Duration::from_micros(50))
-    }
-}
-
-/// The least that [`Patience`] comes down to: as long as a few looks take.
-const LEAST: Duration = Duration::from_micros(4);
-
-/// How long a worker looks in vain now. Where work comes while it looks, it
-/// gets more patient, up to the limit; where it has looked in vain, it soon
-/// loses patience: at a thousand frames a second it mostly sleeps, under load
-/// it never does.
-struct Patience {
-    limit: Polling,
-    now: Duration,
-}
-
-impl Patience {
-    fn new(limit: Polling) -> Self {
-        let now = match limit {
-            Polling::AtMost(most) => most,
-            Polling::Always => Duration::MAX,
-        };
-        Self { limit, now }
-    }
-
-    /// Work came before it was at an end.
-    fn reward(&mut self) {
-        if let Polling::AtMost(most) = self.limit {
-            self.now = (2 * self.now).min(most);
-        }
-    }
-
-    /// It has come to its end.
-    fn disappoint(&mut self) {
-        if let Polling::AtMost(most) = self.limit {
-            self.now = (self.now / 4).max(LEAST).min(most);
-        }
-    }
-}
+use idle::{Idle, Reading};
+use polling::Patience;
+pub use polling::Polling;
+pub use seat::Seat;
 
 /// A worker with hot pairs looks for events every so many rounds.
 const ROUNDS_PER_WAIT: u32 = 64;
@@ -151,27 +112,30 @@ struct Mail {
     seats: Vec<Option<Occupant>>,
     /// Seats whose occupant is to be looked at.
     changed: Vec<usize>,
+    /// How many have asked for their occupant back, and how many of them know
+    /// that the worker has let go of it.
+    asked: u64,
+    let_go: u64,
+    /// The worker has ended, and has nobody.
+    ended: bool,
 }
 
 struct Worker {
     poller: Poller,
     waker: Waker,
     mail: Mutex<Mail>,
+    /// The worker has let go of whom it was asked for.
+    free: Condvar,
     stop: AtomicBool,
     polling: Polling,
-}
-
-/// A place at a worker. Dropping it takes away who has it.
-pub struct Seat {
-    worker: Arc<Worker>,
-    number: usize,
+    idle: Idle,
+    reading: Mutex<Reading>,
 }
 
 /// A fixed pool of workers.
 pub struct Workers {
     workers: Vec<Arc<Worker>>,
     threads: Vec<JoinHandle<()>>,
-    next: AtomicUsize,
 }
 
 impl Workers {
@@ -185,17 +149,10 @@ impl Workers {
         let mut pool = Self {
             workers: Vec::new(),
             threads: Vec::new(),
-            next: AtomicUsize::new(0),
         };
         let (ready, started) = mpsc::channel();
         for index in 0..count.max(1) {
-            let worker = Arc::new(Worker {
-                poller: Poller::new()?,
-                waker: Waker::new()?,
-                mail: Mutex::default(),
-                stop: AtomicBool::new(false),
-                polling,
-            });
+            let worker = Arc::new(Worker::new(polling)?);
             let waker = &worker.waker;
             worker.poller.add(waker.as_fd(), WAKE, Interest::READ)?;
             let run = Arc::clone(&worker);
@@ -231,19 +188,39 @@ impl Workers {
             .max(1)
     }
 
-    /// Gives `occupant` to the next worker in turn.
+    /// How many workers there are.
+    pub fn count(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Gives `occupant` to the worker that had the least to do at the last
+    /// [`measure`](Self::measure), to a quarter; of several to the one with the
+    /// fewest seats taken.
     pub fn seat(&self, occupant: Occupant) -> Seat {
-        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len();
-        let worker = Arc::clone(&self.workers[index]);
-        let mut mail = worker.mail();
-        let free = mail.seats.iter().position(Option::is_none);
-        let number = free.unwrap_or_else(|| {
-            mail.seats.push(None);
-            mail.seats.len() - 1
-        });
-        mail.seats[number] = Some(occupant);
-        drop(mail);
-        Seat { worker, number }
+        let load = |worker: &&Arc<Worker>| (worker.reading().busy / 250, worker.taken());
+        let least = self.workers.iter().min_by_key(load);
+        // There is always one.
+        let worker = Arc::clone(least.unwrap_or(&self.workers[0]));
+        Seat::new(worker, occupant)
+    }
+
+    /// How much of its time each worker had something to do since this was
+    /// asked last, in thousandths.
+    pub fn measure(&self) -> Vec<u16> {
+        let now = Instant::now();
+        let measure = |worker: &Arc<Worker>| {
+            let mut reading = worker.reading();
+            *reading = reading.next(&worker.idle, now);
+            reading.busy
+        };
+        self.workers.iter().map(measure).collect()
+    }
+
+    /// The number of the worker that `seat` is at.
+    pub fn number_of(&self, seat: &Seat) -> Option<usize> {
+        let place = seat.place();
+        let mut workers = self.workers.iter();
+        workers.position(|worker| Arc::ptr_eq(worker, &place.worker))
     }
 }
 
@@ -261,45 +238,6 @@ impl Drop for Workers {
     }
 }
 
-impl Seat {
-    fn token(&self, event: u64) -> u64 {
-        self.number as u64 * EVENTS_PER_SEAT + event % EVENTS_PER_SEAT
-    }
-
-    /// Watches `fd`; its events have the number `event`, below 7.
-    ///
-    /// # Errors
-    /// What the poller says, for instance that the descriptor cannot be
-    /// watched.
-    pub fn watch(&self, fd: BorrowedFd<'_>, event: impl Into<u64>) -> io::Result<()> {
-        let poller = &self.worker.poller;
-        poller.add(fd, self.token(event.into()), Interest::READ_EDGE)
-    }
-
-    /// Watches `fd` no longer.
-    pub fn unwatch(&self, fd: BorrowedFd<'_>) {
-        if let Err(error) = self.worker.poller.remove(fd) {
-            tracing::debug!("descriptor no longer watched: {error}");
-        }
-    }
-
-    /// Has the worker look now.
-    pub fn changed(&self) {
-        self.worker.mail().changed.push(self.number);
-        self.worker.waker.wake();
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if let Some(seat) = self.worker.mail().seats.get_mut(self.number) {
-            *seat = None;
-        }
-        // The worker lets go of it, should it be hot.
-        self.worker.waker.wake();
-    }
-}
-
 /// Who has work.
 struct Hot {
     seat: usize,
@@ -308,11 +246,67 @@ struct Hot {
 }
 
 impl Worker {
+    fn new(polling: Polling) -> io::Result<Self> {
+        let idle = Idle::new();
+        Ok(Self {
+            poller: Poller::new()?,
+            waker: Waker::new()?,
+            mail: Mutex::default(),
+            free: Condvar::new(),
+            stop: AtomicBool::new(false),
+            polling,
+            reading: Mutex::new(Reading::first(&idle)),
+            idle,
+        })
+    }
+
     fn mail(&self) -> MutexGuard<'_, Mail> {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, mut alarm: Alarm) {
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many seats are taken.
+    fn taken(&self) -> usize {
+        self.mail().seats.iter().flatten().count()
+    }
+
+    /// Gives `occupant` a seat; returns its number.
+    fn admit(&self, occupant: Occupant) -> usize {
+        let mut mail = self.mail();
+        let free = mail.seats.iter().position(Option::is_none);
+        let number = free.unwrap_or_else(|| {
+            mail.seats.push(None);
+            mail.seats.len() - 1
+        });
+        mail.seats[number] = Some(occupant);
+        number
+    }
+
+    /// Takes who has seat `number` away, and waits until the worker has let go
+    /// of it: not longer than a round.
+    fn dismiss(&self, number: usize) -> Option<Occupant> {
+        let mut mail = self.mail();
+        let occupant = mail.seats.get_mut(number)?.take()?;
+        mail.asked += 1;
+        let asked = mail.asked;
+        self.waker.wake();
+        while mail.let_go < asked && !mail.ended {
+            let waited = self.free.wait(mail);
+            mail = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(occupant)
+    }
+
+    fn run(&self, alarm: Alarm) {
+        self.serve(alarm);
+        self.mail().ended = true;
+        self.free.notify_all();
+    }
+
+    fn serve(&self, mut alarm: Alarm) {
         let mut events = Events::new();
         let mut hot: Vec<Hot> = Vec::new();
         let mut round = 0u32;
@@ -341,6 +335,11 @@ impl Worker {
             round = round.wrapping_add(1);
             let mut worked = false;
             hot.retain_mut(|hot| hot.turn(&mut patience, &mut worked));
+            if worked {
+                self.idle.end();
+            } else {
+                self.idle.begin();
+            }
             // A client runs on the same processors: it cannot ask for anything
             // while nobody lets it.
             if !worked && hot.iter().any(Hot::is_client) {
@@ -363,6 +362,8 @@ impl Worker {
                 Some(Some(occupant)) => occupant.is(&hot.occupant),
                 _ => false,
             });
+            mail.let_go = mail.asked;
+            self.free.notify_all();
             return;
         }
         let seat = usize::try_from(token / EVENTS_PER_SEAT).unwrap_or(usize::MAX);
@@ -416,47 +417,5 @@ impl Hot {
             patience.disappoint();
         }
         more
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patience_lasts_under_load_and_is_soon_lost_without() {
-        let micros = Duration::from_micros;
-        let mut patience = Patience::new(Polling::default());
-        assert_eq!(patience.now, micros(50));
-        patience.disappoint();
-        patience.disappoint();
-        assert_eq!(patience.now, LEAST);
-        patience.disappoint();
-        assert_eq!(patience.now, LEAST);
-        // A reward and a disappointment in turn, as with an answer that comes
-        // at once and a question that does not.
-        for _ in 0..100 {
-            patience.reward();
-            patience.disappoint();
-        }
-        assert_eq!(patience.now, LEAST);
-        for _ in 0..4 {
-            patience.reward();
-        }
-        assert_eq!(patience.now, micros(50));
-        patience.reward();
-        assert_eq!(patience.now, micros(50));
-    }
-
-    #[test]
-    fn limits_of_patience_are_kept() {
-        let mut none = Patience::new(Polling::AtMost(Duration::ZERO));
-        none.disappoint();
-        none.reward();
-        assert_eq!(none.now, Duration::ZERO);
-        let mut endless = Patience::new(Polling::Always);
-        endless.disappoint();
-        endless.reward();
-        assert_eq!(endless.now, Duration::MAX);
     }
 }

@@ -17,6 +17,7 @@ mod pair;
 mod queue_port;
 mod queues;
 mod rx;
+mod seats;
 pub mod stats;
 mod steering;
 mod tx;

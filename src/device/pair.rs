@@ -257,6 +257,21 @@ impl QueuePair {
     }
 }
 
+impl QueuePair {
+    /// Frames that its worker had to do with: those that the guest sent, and
+    /// those that were waited for at the back end. What a switch delivers is
+    /// the sender's work.
+    pub fn frames(&self) -> u64 {
+        let sent = self.tx_stats.frames.get() + self.tx_stats.dropped.get();
+        let pulled = self.shared.backend.rx_fd(self.index).is_some();
+        sent + if pulled {
+            self.rx_stats.frames.get()
+        } else {
+            0
+        }
+    }
+}
+
 #[cfg(loom)]
 impl QueuePair {
     /// A pair of no device, for a model, whose guest has no address.

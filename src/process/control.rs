@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::balance::Balance;
 use super::{Failure, log};
 use crate::device::Device;
 use crate::event::{Alarm, Event, Events, Interest, Poller, Signal, Signals, Waker};
@@ -11,6 +12,7 @@ use crate::frontend::vhost_user::{EndpointSpec, FrontEnd};
 use crate::netmap::service::Service;
 use crate::netmap::vale::Switches;
 use crate::virtio::memory;
+use crate::worker::Workers;
 
 /// Tokens of the event loop; the front ends' follow.
 const SIGNALS: u64 = 0;
@@ -107,12 +109,14 @@ impl Control {
     }
 
     /// Serves until a signal ends it, or no front end is left nor can come any
-    /// more. Lets the addresses on `switches` age meanwhile.
+    /// more. Lets the addresses on `switches` age meanwhile, and balances the
+    /// load of `workers`.
     ///
     /// # Errors
     /// The event loop fails.
-    pub fn run(mut self, switches: &Switches) -> Result<(), Failure> {
+    pub fn run(mut self, switches: &Switches, workers: &Arc<Workers>) -> Result<(), Failure> {
         let mut events = Events::new();
+        let mut balance = Balance::new(Arc::clone(workers), &self.devices);
         let mut epoch_end = Instant::now() + EPOCH;
         let losable = self.devices.iter().any(|device| device.can_lose_host());
         let mut next_check = losable.then(|| Instant::now() + CHECK);
@@ -120,6 +124,7 @@ impl Control {
             let deadlines = self.front_ends.iter().filter_map(FrontEnd::deadline);
             let service = self.service.as_ref().and_then(Service::deadline);
             let deadlines = deadlines.chain(next_check).chain(service);
+            let deadlines = deadlines.chain(balance.deadline());
             let next = deadlines.fold(epoch_end, Instant::min);
             let timeout = next.saturating_duration_since(Instant::now());
             let waited = self.poller.wait(&mut events, Some(timeout));
@@ -132,7 +137,7 @@ impl Control {
             };
             alarmed.map_err(Failure::os("alarm"))?;
             for event in events.iter() {
-                if let Some(signal) = self.on_event(event, switches) {
+                if let Some(signal) = self.on_event(event, switches, &balance) {
                     tracing::info!("{signal}: ending");
                     return Ok(());
                 }
@@ -148,6 +153,7 @@ impl Control {
                 self.check_hosts();
                 next_check = Some(now + CHECK);
             }
+            balance.turn(&self.devices, now);
             if now >= epoch_end {
                 switches.age();
                 self.devices.iter().for_each(|device| device.age_flows());
@@ -159,14 +165,14 @@ impl Control {
     }
 
     /// Returns a signal that ends the process.
-    fn on_event(&mut self, event: Event, switches: &Switches) -> Option<Signal> {
+    fn on_event(&mut self, event: Event, switches: &Switches, balance: &Balance) -> Option<Signal> {
         match event.token {
             SIGNALS => {
                 while let Some(signal) = self.signals.next() {
                     if signal != Signal::SIGUSR1 {
                         return Some(signal);
                     }
-                    self.log_statistics(switches);
+                    self.log_statistics(switches, balance);
                 }
             }
             // It has its turn after each wait.
@@ -215,10 +221,11 @@ impl Control {
         }
     }
 
-    fn log_statistics(&self, switches: &Switches) {
+    fn log_statistics(&self, switches: &Switches, balance: &Balance) {
         let devices = self.devices.iter().map(|device| device.statistics());
         let switches = switches.all().into_iter().map(|switch| switch.report());
-        for text in devices.chain(switches) {
+        let workers = std::iter::once(balance.report(&self.devices));
+        for text in devices.chain(switches).chain(workers) {
             for line in text.lines() {
                 tracing::info!(target: log::ASKED, "{line}");
             }

@@ -1,6 +1,7 @@
 //! What vtnetd(8) is as a process: its control thread, its log, its pid file,
 //! the descriptors it inherits and may have, and the status it ends with.
 
+mod balance;
 mod confine;
 mod control;
 mod descriptors;

@@ -92,6 +92,7 @@ pub struct Plan {
     pub mtu: Option<u16>,
     pub pairs: u16,
     pub polling: Polling,
+    pub workers: usize,
 }
 
 impl Default for Plan {
@@ -100,6 +101,7 @@ impl Default for Plan {
             mtu: None,
             pairs: 2,
             polling: Polling::default(),
+            workers: 1,
         }
     }
 }
@@ -112,7 +114,7 @@ pub struct Bed {
     stop: Arc<Waker>,
     finished: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    _workers: Workers,
+    pub workers: Workers,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -132,7 +134,7 @@ impl Bed {
         let alone = alone();
         install_fault_handler().unwrap();
         let directory = Directory::new();
-        let workers = Workers::start(1, plan.polling).unwrap();
+        let workers = Workers::start(plan.workers, plan.polling).unwrap();
         let recorder = Arc::new(Recorder::default());
         let device = device(&plan, &recorder, &workers);
         let endpoint = endpoint(&directory.socket());
@@ -148,7 +150,7 @@ impl Bed {
             stop,
             finished,
             thread: Some(thread),
-            _workers: workers,
+            workers,
             _alone: alone,
         }
     }

@@ -13,6 +13,7 @@ mod exhaustion;
 mod file;
 mod front;
 mod kinds;
+mod moves;
 mod mutations;
 mod refusals;
 mod requests;

@@ -1,0 +1,133 @@
+//! How much of its time a worker has nothing to do.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// A worker's time without work. It alone writes here, when work ends and when
+/// it begins again; while there is work this costs no look at the clock.
+pub(super) struct Idle {
+    start: Instant,
+    /// Nanoseconds of all spans that are over.
+    spent: AtomicU64,
+    /// When the span began that is not, in nanoseconds from `start`, plus one;
+    /// 0: the worker works.
+    since: AtomicU64,
+}
+
+impl Idle {
+    pub(super) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            spent: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+        }
+    }
+
+    fn nanoseconds(&self, at: Instant) -> u64 {
+        let nanoseconds = at.saturating_duration_since(self.start).as_nanos();
+        u64::try_from(nanoseconds).unwrap_or(u64::MAX - 1)
+    }
+
+    /// There was nothing to do.
+    #[inline]
+    pub(super) fn begin(&self) {
+        if self.since.load(Ordering::Relaxed) == 0 {
+            let now = self.nanoseconds(Instant::now());
+            self.since.store(now + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// There was something to do.
+    #[inline]
+    pub(super) fn end(&self) {
+        let since = self.since.load(Ordering::Relaxed);
+        if since != 0 {
+            let span = self.nanoseconds(Instant::now()).saturating_sub(since - 1);
+            let spent = self.spent.load(Ordering::Relaxed);
+            self.spent.store(spent + span, Ordering::Relaxed);
+            self.since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Nanoseconds without work until `at`. Who asks while the worker writes
+    /// may be told of a span twice, or not yet.
+    fn until(&self, at: Instant) -> u64 {
+        let now = match self.since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => self.nanoseconds(at).saturating_sub(since - 1),
+        };
+        self.spent.load(Ordering::Relaxed).saturating_add(now)
+    }
+}
+
+/// What was read last of an [`Idle`].
+#[derive(Clone, Copy)]
+pub(super) struct Reading {
+    at: Instant,
+    idle: u64,
+    /// Thousandths of the time before that were work.
+    pub(super) busy: u16,
+}
+
+impl Reading {
+    pub(super) fn first(of: &Idle) -> Self {
+        Self {
+            at: of.start,
+            idle: 0,
+            busy: 0,
+        }
+    }
+
+    /// Reads again, at `now`.
+    pub(super) fn next(self, of: &Idle, now: Instant) -> Self {
+        let idle = of.until(now);
+        let time = now.saturating_duration_since(self.at).as_nanos().max(1);
+        let without = u128::from(idle.saturating_sub(self.idle)).min(time);
+        let busy = u16::try_from((time - without) * 1000 / time).unwrap_or(1000);
+        Self {
+            at: now,
+            idle,
+            busy,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn time_is_work_but_for_the_spans_without() {
+        let idle = Idle::new();
+        let at = |ms| idle.start + Duration::from_millis(ms);
+        let first = Reading::first(&idle).next(&idle, at(100));
+        assert_eq!(first.busy, 1000);
+        // A span that goes on, then one that is over.
+        idle.since.store(150_000_001, Ordering::Relaxed);
+        let second = first.next(&idle, at(200));
+        assert_eq!(second.busy, 500);
+        idle.since.store(0, Ordering::Relaxed);
+        idle.spent.store(75_000_000, Ordering::Relaxed);
+        let third = second.next(&idle, at(300));
+        assert_eq!(third.busy, 750);
+        // Told twice and put right, no time is negative.
+        idle.spent.store(50_000_000, Ordering::Relaxed);
+        assert_eq!(third.next(&idle, at(400)).busy, 1000);
+    }
+
+    #[test]
+    fn spans_begin_and_end_once() {
+        let idle = Idle::new();
+        idle.end();
+        assert_eq!(idle.spent.load(Ordering::Relaxed), 0);
+        idle.begin();
+        let since = idle.since.load(Ordering::Relaxed);
+        idle.begin();
+        assert_eq!(idle.since.load(Ordering::Relaxed), since);
+        idle.end();
+        assert_eq!(idle.since.load(Ordering::Relaxed), 0);
+        assert_ne!(idle.until(Instant::now()), 0);
+    }
+}
