@@ -2,14 +2,13 @@
 
 #[cfg(loom)]
 use std::os::fd::OwnedFd;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{Shutdown, shutdown};
 
 use super::number;
 use super::strays::{Foreign, Strays};
@@ -50,6 +49,8 @@ pub(super) struct Channel {
     last: AtomicU32,
     /// A poll has found nothing, and is to hear when there may be something.
     waiting: AtomicBool,
+    /// Its bell is not read any more.
+    deaf: AtomicBool,
 }
 
 impl Channel {
@@ -59,12 +60,18 @@ impl Channel {
             bell,
             last: AtomicU32::new(0),
             waiting: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
         }
     }
 
     /// Reads what its client has rung. No descriptors belong there: whoever
-    /// sends them on and on is not listened to any more.
+    /// sends them on and on is not listened to any more, and what he still sends
+    /// stays in the socket until that is closed. (To shut it down takes a right
+    /// that he may have kept back, rights(4).)
     fn quiet(&self) {
+        if self.deaf.load(Ordering::Relaxed) {
+            return;
+        }
         let brought = quiet_from_anyone(self.bell.as_fd());
         if brought.is_empty() {
             return;
@@ -74,8 +81,7 @@ impl Channel {
         }
         let account = self.bell.account();
         if account.is_some_and(|account| Strays::are_too_many(account)) {
-            // It may be read to its end, which is not far.
-            let _ = shutdown(self.bell.as_fd().as_raw_fd(), Shutdown::Both);
+            self.deaf.store(true, Ordering::Relaxed);
         }
     }
 
@@ -284,16 +290,22 @@ impl Work for Client {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsRawFd, OwnedFd};
 
+    use nix::sys::socket::{MsgFlags, recv};
+    use nix::unistd::pipe;
+
+    use super::super::strays::MOST;
     use super::*;
     use crate::netmap::abi::Slot;
     use crate::netmap::abi::legacy::{LegacyRequest, NIOCREGIF};
+    use crate::netmap::authority::{Account, Limits, Resource};
     use crate::netmap::mem::RegionConfig;
     use crate::netmap::port::{Direction, Port};
     use crate::netmap::register::Netmap;
+    use crate::netmap::service::tests::{slow_to_close, until};
     use crate::netmap::service::wire::page;
-    use crate::netmap::service::wire::socket::bell_pair;
+    use crate::netmap::service::wire::socket::{bell_pair, send_message};
     use crate::netmap::vale::Switches;
 
     fn bind(core: &Arc<Netmap>, name: &str) -> Control {
@@ -371,6 +383,32 @@ mod tests {
         assert!(client.turn());
         assert_eq!(reader.answer().unwrap().result, 1, "POLLIN");
         assert!(!client.rest());
+    }
+
+    #[test]
+    fn a_bell_that_brings_descriptors_on_and_on_is_not_read() {
+        let account = Arc::new(Account::new(7, Limits::default()));
+        let charge = account.charge(Resource::Channels, 1).unwrap();
+        let (bell, end) = bell_pair().unwrap();
+        let bell = Strays::start().unwrap().keep(bell);
+        let channel = Channel::new(Page::new().unwrap().0, bell.on(Some(Arc::new(charge))));
+        let is_read = |fd: OwnedFd| {
+            send_message(end.as_fd(), b"x", &[fd.as_fd()]).unwrap();
+            channel.quiet();
+            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+            recv(channel.bell().as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
+        };
+        // One that cannot be closed keeps those behind it.
+        let (slow, held) = slow_to_close();
+        assert!(is_read(slow));
+        for _ in 1..MOST {
+            assert!(is_read(pipe().unwrap().0));
+        }
+        assert!(!is_read(pipe().unwrap().0));
+        // Nor when all of them are gone.
+        drop(held);
+        until("all are closed", || account.has(Resource::Strays) == 0);
+        assert!(!is_read(pipe().unwrap().0));
     }
 
     #[test]

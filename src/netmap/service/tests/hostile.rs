@@ -116,26 +116,26 @@ fn what_is_slow_to_close_holds_up_nobody() {
         fd
     };
     // What is sent while the service does nothing is closed by it.
-    let mut send = |socket: BorrowedFd<'_>, message: &[u8], count: usize| {
+    let mut send = |socket: BorrowedFd<'_>, messages: &[(&[u8], usize)]| {
         let _paused = bed.pause();
-        let fds: Vec<_> = (0..count).map(|_| slow()).collect();
-        let sent: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        send_message(socket, message, &sent).unwrap();
+        for (message, count) in messages {
+            let fds: Vec<_> = (0..*count).map(|_| slow()).collect();
+            let sent: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            send_message(socket, message, &sent).unwrap();
+        }
     };
     // On the connection: too few, in place of sockets, too many, out of place.
     for (message, count) in [(&attach, 1), (&attach, 2), (&attach, 3), (&map, 2)] {
         let connection = dial(&bed.path).unwrap();
-        send(connection.as_fd(), message, count);
+        send(connection.as_fd(), &[(message, count)]);
         peaceful.check();
     }
     // On a channel, and where nobody looks any more.
     let connection = dial(&bed.path).unwrap();
     let channel = Channel::attach(connection.as_fd()).unwrap();
-    send(channel.socket.as_fd(), &map, 1);
+    send(channel.socket.as_fd(), &[(&map, 1)]);
     peaceful.check();
-    for _ in 0..2 {
-        send(connection.as_fd(), b"x", 1);
-    }
+    send(connection.as_fd(), &[(b"x", 1), (b"x", 1)]);
     drop((channel, connection));
     peaceful.check();
     // All of it is given back once it can be.
