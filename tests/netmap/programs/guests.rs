@@ -25,7 +25,13 @@ pub fn tests() -> Vec<Test> {
 fn stage(ports: [&str; 2]) -> Result<(Scratch, Scene, [NetDriver; 2])> {
     let scratch = Scratch::new()?;
     let sockets = ["vm1", "vm2"].map(|name| scratch.path(&format!("{name}.sock")));
-    let device = |at: usize| format!("virtio-net,{},socket={}", ports[at], sockets[at].display());
+    let device = |at: usize| {
+        format!(
+            "virtio-net,{},type=core,socket={}",
+            ports[at],
+            sockets[at].display()
+        )
+    };
     let scene = Scene::with(&["-s", &device(0), "-s", &device(1)])?;
     let driver = |socket: &PathBuf| drivers::start(socket);
     let drivers = [driver(&sockets[0])?, driver(&sockets[1])?];
