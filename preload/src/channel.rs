@@ -11,7 +11,7 @@ use vtnetd::netmap::port::Direction;
 use vtnetd::netmap::service::gather::{external_memory, gather, request_kind};
 use vtnetd::netmap::service::wire::page::{Client, Operation, Outcome};
 use vtnetd::netmap::service::wire::socket::{
-    bell_pair, channel_pair, quiet, receive_message, ring, send_message,
+    bell_pair, channel_pair, last_word, quiet, receive_message, ring, send_message,
 };
 use vtnetd::netmap::service::wire::{Answer, MESSAGE_MAX, Request, VERSION};
 
@@ -122,6 +122,16 @@ impl Channel {
         // SAFETY: the program has it open, and whoever closes it meanwhile
         // makes the calls below fail; the borrow ends with them.
         let connection = unsafe { BorrowedFd::borrow_raw(fd) };
+        Self::attach_to(connection).map_err(|errno| match errno {
+            // It may have said why.
+            Errno::ENXIO => last_word(connection)
+                .and_then(|answer| check(&answer).err())
+                .unwrap_or(errno),
+            errno => errno,
+        })
+    }
+
+    fn attach_to(connection: BorrowedFd<'_>) -> Result<Self, Errno> {
         let (socket, theirs) = channel_pair()?;
         let (bell, their_bell) = bell_pair()?;
         let (socket, bell) = (Own::new(socket), Own::new(bell));

@@ -13,8 +13,10 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, getpeername, getsockopt, socket, sockopt,
 };
+use nix::unistd::geteuid;
 use vtnetd::netmap::service::wire::{DEFAULT_SOCKET, SOCKET_VARIABLE};
 
+use crate::channel::Channel;
 use crate::descriptors::SEEN;
 use crate::edge::{keeping_errno, say};
 
@@ -60,10 +62,11 @@ pub(crate) unsafe fn is_device(path: *const libc::c_char) -> bool {
     })
 }
 
-/// open(2) of the device: connects.
+/// open(2) of the device: connects, and asks whether it is let in.
 ///
 /// # Errors
-/// Those of connect(2), with a line on stderr that says what to do.
+/// Those of connect(2) and [`Channel::attach`], with a line on stderr that says
+/// what to do.
 pub(crate) fn open(flags: libc::c_int) -> Result<RawFd, Errno> {
     let path = service();
     let mut kind = SockFlag::empty();
@@ -82,7 +85,12 @@ pub(crate) fn open(flags: libc::c_int) -> Result<RawFd, Errno> {
             }
         }
     });
-    match connected {
+    let admitted = connected.and_then(|socket| {
+        // The threads that use it have channels of their own.
+        Channel::attach(socket.as_raw_fd())?;
+        Ok(socket)
+    });
+    match admitted {
         Ok(socket) => {
             if let Ok(peer) = getpeername::<UnixAddr>(socket.as_raw_fd()) {
                 if let Some(peer) = peer.path() {
@@ -103,7 +111,8 @@ pub(crate) fn open(flags: libc::c_int) -> Result<RawFd, Errno> {
 fn cure(errno: Errno) -> String {
     match errno {
         Errno::EACCES | Errno::EPERM => {
-            "ask whoever runs vtnetd to let you in: -N PATH,mode=,group=,allow=".to_owned()
+            let user = geteuid();
+            format!("have vtnetd let user {user} in: -N PATH,mode=,group=,allow={user}:attach")
         }
         Errno::EAGAIN => "the service is busy with others; try again".to_owned(),
         Errno::EMFILE | Errno::ENFILE => "close some files, or raise the limit".to_owned(),

@@ -280,6 +280,12 @@ fn answer(
     Ok(())
 }
 
+/// Tells whoever has connected that nothing will come of it.
+pub(super) fn turn_away(socket: BorrowedFd<'_>, errno: Errno) {
+    // As with `Ends::refuse`.
+    let _ = answer(socket, &Answer::failed(errno), None);
+}
+
 /// The version of a client, if it may have a channel.
 ///
 /// # Errors

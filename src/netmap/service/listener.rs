@@ -12,7 +12,7 @@ use nix::sys::socket::{SockFlag, accept4};
 use nix::unistd::geteuid;
 
 use super::client::Client;
-use super::connection::{Connection, End, Ends, Line, check_version};
+use super::connection::{Connection, End, Ends, Line, check_version, turn_away};
 use super::memory::is_object;
 use super::peer::peer;
 use super::rules::Rules;
@@ -208,12 +208,14 @@ impl Service {
         let uid = peer.uid;
         let Some((authority, account)) = self.rules.authority(&peer) else {
             tracing::warn!("netmap service: user {uid} was turned away; add allow={uid}: to -N");
+            turn_away(socket.as_fd(), Errno::EACCES);
             return Ok(true);
         };
         let charge = match account.charge(Resource::Connections, 1) {
             Ok(charge) => charge,
             Err(error) => {
                 tracing::warn!("netmap service: {error}");
+                turn_away(socket.as_fd(), Errno::EMFILE);
                 return Ok(true);
             }
         };

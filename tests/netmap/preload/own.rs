@@ -328,14 +328,17 @@ fn closes_everything() {
 
 /// Where no service listens.
 pub const MISSING: &str = "missing";
+/// Whom the service does not let in.
+pub const REFUSED: &str = "refused";
 /// Whose service dies.
 pub const BEREFT: &str = "bereft";
 /// The program that sends frames back.
 pub const ECHO: &str = "echo";
 /// What is run by name alone.
-pub const NAMED: [(&str, fn()); 4] = [
+pub const NAMED: [(&str, fn()); 5] = [
     ("inherited", heir),
     (MISSING, missing),
+    (REFUSED, refused),
     (BEREFT, bereft),
     (ECHO, echo),
 ];
@@ -364,6 +367,10 @@ fn missing() {
         [libc::ENOENT, libc::ECONNREFUSED].contains(&refused),
         "{refused}"
     );
+}
+
+fn refused() {
+    assert_eq!(errno(open()), libc::EACCES);
 }
 
 fn bereft() {

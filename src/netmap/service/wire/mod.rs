@@ -11,8 +11,11 @@
 //! getpeername(2), which gives the path that the service listens on.
 //!
 //! The client sends one kind of message on it, [`Request::Attach`], and the
-//! service none: several processes may have the descriptor, so nobody could
-//! tell whose answer it is.
+//! service does not answer there: several processes may have the descriptor, so
+//! nobody could tell whose answer it is. Whom it does not let in it tells so, by
+//! an [`Answer`] with an errno that is the connection's last and only message:
+//! `EACCES` (rules), `EMFILE` (limits). Who finds the connection ended looks for
+//! it ([`socket::last_word`]) and leaves it there for the others.
 //!
 //! # Channel
 //! Who wants something makes two pairs of sockets and sends one end of each
@@ -25,8 +28,8 @@
 //!    says "look at the page", whatever its value.
 //!
 //! The answer, on the channel, is [`Answer`] with errno 0 and one descriptor,
-//! the [`page`], or an errno: `EACCES` (rules), `EMFILE` (limits),
-//! `EPROTONOSUPPORT` (version). A channel is used by one thread of one process
+//! the [`page`], or an errno: `EMFILE` (limits), `EPROTONOSUPPORT` (version). A
+//! channel is used by one thread of one process
 //! at a time, and there may be as many as [`CHANNELS`] on a connection; it goes
 //! when the client closes it, or the connection is gone. After fork(2) a child
 //! makes channels of its own, for the page is shared.

@@ -13,7 +13,7 @@ use nix::sys::socket::{
     socketpair, sockopt,
 };
 
-use super::{DESCRIPTORS_MAX, MESSAGE_MAX};
+use super::{Answer, DESCRIPTORS_MAX, MESSAGE_MAX};
 use crate::socket::receive;
 
 /// Most descriptors that one message can have (SCM_MAX_FD).
@@ -109,6 +109,18 @@ pub fn receive_from_anyone(
     let goes_on = cfg!(target_os = "freebsd") && full && !received.ended;
     let whole = !(received.lost || received.cut || goes_on);
     Ok((whole.then_some(received.bytes), received.fds))
+}
+
+/// What the service has said to a connection that it has ended, if anything. It
+/// stays there to be read again.
+pub fn last_word(connection: BorrowedFd<'_>) -> Option<Answer> {
+    let mut room = [0; 256];
+    // Linux first says that what was sent was not read.
+    (0..2).find_map(|_| {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let len = whole(|| recv(connection.as_raw_fd(), &mut room, flags)).ok()?;
+        Answer::decode(room.get(..len)?).ok()
+    })
 }
 
 /// Rings. What has no room has been rung often enough; nobody may be there.
