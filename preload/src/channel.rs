@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{MsgFlags, recv};
 use vtnetd::netmap::abi::nmreq::{NETMAP_REQ_SYNC_KLOOP_START, NETMAP_REQ_SYNC_KLOOP_STOP};
 use vtnetd::netmap::ctrl::{ClientMemory, Fault};
 use vtnetd::netmap::port::Direction;
@@ -309,9 +310,9 @@ impl Channel {
                 self.page.wake();
                 return Ok(outcome);
             }
-            wait(self.bell.fd()?, PollFlags::POLLIN)?;
+            let heard = hear(self.bell.fd()?);
             self.page.wake();
-            if !quiet(self.bell.fd()?) {
+            if !heard {
                 return Err(Errno::ENXIO);
             }
         }
@@ -339,6 +340,18 @@ fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> Result<(), Errno> {
         match Errno::result(ready) {
             Err(Errno::EINTR) => {}
             ready => return ready.map(drop),
+        }
+    }
+}
+
+/// Waits until the bell is rung, and reads it, with one call. Returns whether
+/// somebody is there to ring again. Signals do not end it, as above.
+fn hear(bell: BorrowedFd<'_>) -> bool {
+    let mut rung = [0; 256];
+    loop {
+        match recv(bell.as_raw_fd(), &mut rung, MsgFlags::empty()) {
+            Err(Errno::EINTR) => {}
+            heard => return heard.is_ok_and(|read| read > 0),
         }
     }
 }
