@@ -394,6 +394,7 @@ mod tests {
         let channel = Channel::new(Page::new().unwrap().0, bell.on(Some(Arc::new(charge))));
         let is_read = |fd: OwnedFd| {
             send_message(end.as_fd(), b"x", &[fd.as_fd()]).unwrap();
+            drop(fd);
             channel.quiet();
             let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
             recv(channel.bell().as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)

@@ -18,15 +18,14 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::wire::Request;
 use super::wire::page::Operation;
-use super::wire::socket::{bell_pair, send_message};
 use crate::netmap::abi::nmreq::*;
 use crate::netmap::port::Direction;
 use bed::Bed;
 use program::{Channel, LONG, frame};
 
 /// A descriptor whose close(2) takes as long as what comes with it is there: a
-/// socket that another one was sent to, which has data that nobody takes and
-/// time to linger. A file of FUSE may be as slow.
+/// socket with data that nobody takes and time to linger. A file of FUSE may be
+/// as slow.
 pub fn slow_to_close() -> (OwnedFd, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -38,9 +37,9 @@ pub fn slow_to_close() -> (OwnedFd, TcpStream) {
     setsockopt(&near, sockopt::Linger, &linger).unwrap();
     near.set_nonblocking(true).unwrap();
     while (&near).write(&[0; 1 << 16]).is_ok() {}
-    let (ours, theirs) = bell_pair().unwrap();
-    send_message(ours.as_fd(), b"x", &[near.as_fd()]).unwrap();
-    (theirs, far)
+    // FreeBSD's does not linger while it is non-blocking.
+    near.set_nonblocking(false).unwrap();
+    (near.into(), far)
 }
 
 /// Waits until `done`, which others bring about.
