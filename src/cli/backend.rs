@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::device::KEYS;
 use super::error::{Blame, UsageError};
 use super::keys::Keys;
 use super::{netgraph, netmap, tap};
@@ -45,7 +46,7 @@ impl BackendSpec {
             Some(&"netmap") => netmap::port(name),
             _ => Err(name.blame("unknown back end", known())),
         }?;
-        let mut keys = Keys::parse(items)?;
+        let mut keys = Keys::parse(KEYS, &[], items)?;
         let local = tap::local(&keys, name)?;
         let switch_type = netmap::switch_type(&keys, name)?;
         let backend = if name == "netgraph" {

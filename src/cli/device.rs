@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::backend::{self, BackendSpec};
 use super::error::{Blame, UsageError};
-use super::keys::{self, Keys};
+use super::keys::{self, Keys, Known};
 use crate::net::ethernet::Mac;
 
 /// Where a device meets its front end.
@@ -67,13 +67,50 @@ const DESCRIPTORS: RangeInclusive<RawFd> = 3..=RawFd::MAX;
 /// Longest path of a socket, in bytes, without the NUL at the end (unix(7)).
 const SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
+/// The keys of a device string.
+pub(super) const KEYS: &Known = &[
+    ("socket", "PATH", "vhost-user socket of the device"),
+    (
+        "mode",
+        "server|client",
+        "listen on the socket (the default), or connect to it",
+    ),
+    ("fd", "N", "inherited vhost-user socket"),
+    (
+        "mac",
+        "XX:XX:XX:XX:XX:XX",
+        "MAC address; made of slot, func and name when left out",
+    ),
+    ("mtu", "46..65535", "MTU that the guest is told"),
+    ("queues", "1..8", "pairs of queues; 1 when left out"),
+    ("name", "VM", "name of the virtual machine"),
+    (
+        "offload",
+        "local",
+        "tap, vmnet: every frame ends on this host (FreeBSD)",
+    ),
+    (
+        "type",
+        "kernel|core",
+        "vale: whose switch; the kernel's if it has netmap",
+    ),
+    ("path", "ADDR", "netgraph: node to connect to, as in br0:"),
+    ("peerhook", "HOOK", "netgraph: hook of that node"),
+    (
+        "hook",
+        "HOOK",
+        "netgraph: our own hook; vmlink when left out",
+    ),
+    ("node", "NAME", "netgraph: name of our own node"),
+];
+
 /// The part of `-h` that is about device strings.
 pub(super) fn usage() -> String {
     format!(
         "\nDevice:\n    [[bus:]slot[:func],]virtio-net,BACKEND[,KEY=VALUE...]\n\
          \nBackend:\n    {}\n\nKeys:\n{}",
         backend::forms(),
-        keys::usage()
+        keys::usage(KEYS)
     )
 }
 

@@ -1,50 +1,17 @@
-//! The keys of a device string: what there are, and those of one string.
+//! What may be written after a name, `KEY=VALUE,...`, and what was.
 
 use std::fmt::Write as _;
 
 use super::error::{Blame, UsageError};
 
-/// Keys, what their values look like, and what they are for.
-const KEYS: [(&str, &str, &str); 13] = [
-    ("socket", "PATH", "vhost-user socket of the device"),
-    (
-        "mode",
-        "server|client",
-        "listen on the socket (the default), or connect to it",
-    ),
-    ("fd", "N", "inherited vhost-user socket"),
-    (
-        "mac",
-        "XX:XX:XX:XX:XX:XX",
-        "MAC address; made of slot, func and name when left out",
-    ),
-    ("mtu", "46..65535", "MTU that the guest is told"),
-    ("queues", "1..8", "pairs of queues; 1 when left out"),
-    ("name", "VM", "name of the virtual machine"),
-    (
-        "offload",
-        "local",
-        "tap, vmnet: every frame ends on this host (FreeBSD)",
-    ),
-    (
-        "type",
-        "kernel|core",
-        "vale: whose switch; the kernel's if it has netmap",
-    ),
-    ("path", "ADDR", "netgraph: node to connect to, as in br0:"),
-    ("peerhook", "HOOK", "netgraph: hook of that node"),
-    (
-        "hook",
-        "HOOK",
-        "netgraph: our own hook; vmlink when left out",
-    ),
-    ("node", "NAME", "netgraph: name of our own node"),
-];
+/// Keys that may be written, what their values look like, and what they are
+/// for.
+pub(super) type Known = [(&'static str, &'static str, &'static str)];
 
-/// The part of `-h` that is about keys.
-pub(super) fn usage() -> String {
+/// The part of `-h` that is about the keys `known`.
+pub(super) fn usage(known: &Known) -> String {
     let mut text = String::new();
-    for (key, value, purpose) in KEYS {
+    for (key, value, purpose) in known {
         let form = format!("{key}={value}");
         // Writing to a string does not fail.
         let _ = writeln!(text, "    {form:<22} {purpose}");
@@ -52,13 +19,25 @@ pub(super) fn usage() -> String {
     text
 }
 
-/// The keys of one device string, each known, with a value, and there once: as
-/// written, key, value.
+/// Keys that were written, each known, with a value, and there once if it may
+/// not be repeated: as written, key, value.
 pub(super) struct Keys<'a>(Vec<(&'a str, &'a str, &'a str)>);
 
 impl<'a> Keys<'a> {
-    pub(super) fn parse(items: impl Iterator<Item = &'a str>) -> Result<Self, UsageError> {
-        let names = || KEYS.map(|(key, ..)| format!("{key}=")).join(", ");
+    /// Reads `items`, of which each is one of the keys `known`. Those in
+    /// `repeated` may be there again.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub(super) fn parse(
+        known: &Known,
+        repeated: &[&str],
+        items: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, UsageError> {
+        let names = || {
+            let names = known.iter().map(|(key, ..)| format!("{key}="));
+            names.collect::<Vec<_>>().join(", ")
+        };
         let mut found: Vec<(&str, &str, &str)> = Vec::new();
         for item in items {
             if item.is_empty() {
@@ -67,13 +46,14 @@ impl<'a> Keys<'a> {
             let Some((key, value)) = item.split_once('=') else {
                 return Err(item.blame("'=' is missing", format!("write one of {}", names())));
             };
-            let Some((_, form, _)) = KEYS.iter().find(|(known, ..)| *known == key) else {
+            let Some((_, form, _)) = known.iter().find(|(known, ..)| *known == key) else {
                 return Err(item.blame("unknown key", format!("write one of {}", names())));
             };
             if value.is_empty() {
                 return Err(item.blame("the value is empty", format!("write {key}={form}")));
             }
-            if found.iter().any(|(_, earlier, _)| *earlier == key) {
+            let earlier = found.iter().any(|(_, earlier, _)| *earlier == key);
+            if earlier && !repeated.contains(&key) {
                 return Err(item.blame(
                     format!("{key}= is given more than once"),
                     "leave all but one out",
@@ -82,6 +62,11 @@ impl<'a> Keys<'a> {
             found.push((item, key, value));
         }
         Ok(Self(found))
+    }
+
+    /// All, in order: as written, key, value.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+        self.0.iter().copied()
     }
 
     /// The item as it was written, and its value.

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use super::device::{number, socket_path};
 use super::error::{Blame, UsageError};
+use super::keys::{self, Keys, Known};
 use crate::netmap::authority::Limits;
 use crate::netmap::name::PortName;
 use crate::netmap::service::rules::Rule;
 
-/// Keys, what their values look like, and what they are for.
-const KEYS: [(&str, &str, &str); 7] = [
+/// The keys of `-N`.
+const KEYS: &Known = &[
     (
         "mode",
         "OCTAL",
@@ -33,8 +34,8 @@ const KEYS: [(&str, &str, &str); 7] = [
     ("memory", "MIB", "most memory of a user's ports; 4096"),
 ];
 
-/// A key that may be given again.
-const INTERFACE: &str = "interface";
+/// Those that may be there again.
+const REPEATED: &[&str] = &["interface", "allow"];
 
 /// Who may connect when nothing is said: whoever runs vtnetd.
 const MODE: u32 = 0o600;
@@ -62,12 +63,10 @@ pub struct ServiceSpec {
 
 /// The part of `-h` that is about the service.
 pub(super) fn usage() -> String {
-    let mut text = "\nService:\n    PATH[,KEY=VALUE...]\n\n".to_owned();
-    for (key, value, purpose) in KEYS {
-        let form = format!("{key}={value}");
-        text.push_str(&format!("    {form:<22} {purpose}\n"));
-    }
-    text
+    format!(
+        "\nService:\n    PATH[,KEY=VALUE...]\n\n{}",
+        keys::usage(KEYS)
+    )
 }
 
 impl ServiceSpec {
@@ -90,31 +89,10 @@ impl ServiceSpec {
             rules: Vec::new(),
             limits: Limits::default(),
         };
-        let names = || KEYS.map(|(key, ..)| format!("{key}=")).join(", ");
-        let mut seen = Vec::new();
-        for item in items {
-            if item.is_empty() {
-                return Err("','".blame("nothing follows it", "leave it out, or write KEY=VALUE"));
-            }
-            let Some((key, value)) = item.split_once('=') else {
-                return Err(item.blame("'=' is missing", format!("write one of {}", names())));
-            };
-            let Some((_, form, _)) = KEYS.iter().find(|(known, ..)| *known == key) else {
-                return Err(item.blame("unknown key", format!("write one of {}", names())));
-            };
-            if value.is_empty() {
-                return Err(item.blame("the value is empty", format!("write {key}={form}")));
-            }
-            if ![INTERFACE, "allow"].contains(&key) && seen.contains(&key) {
-                return Err(item.blame(
-                    format!("{key}= is given more than once"),
-                    "leave all but one out",
-                ));
-            }
-            seen.push(key);
+        for (item, key, value) in Keys::parse(KEYS, REPEATED, items)?.iter() {
             match key {
                 "mode" => spec.mode = mode(item, value)?,
-                INTERFACE => {
+                "interface" => {
                     let name = interface(item, value)?;
                     if spec.interfaces.contains(&name) {
                         return Err(
