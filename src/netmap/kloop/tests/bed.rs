@@ -1,4 +1,4 @@
-//! Loops on real rings: the client in one thread, its loop in another.
+//! A client on real rings, and its loop in a thread of its own.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::*;
+use super::super::*;
 use crate::netmap::abi::NETMAP_API;
 use crate::netmap::abi::nmreq::*;
 use crate::netmap::abi::option::*;
@@ -59,11 +59,11 @@ struct Block {
 }
 
 /// The client's side of a port whose rings a loop syncs.
-struct App {
+pub(super) struct App {
     control: Control,
     block: Box<Block>,
     ioeventfds: [OwnedFd; 2],
-    irqfds: [OwnedFd; 2],
+    pub(super) irqfds: [OwnedFd; 2],
 }
 
 fn eventfd() -> OwnedFd {
@@ -113,7 +113,7 @@ fn ask<T: IntoBytes + Immutable>(
     control.ioctl(NIOCCTRL, at, &mut memory).map(|()| memory.0)
 }
 
-fn core() -> Arc<Netmap> {
+pub(super) fn core() -> Arc<Netmap> {
     Arc::new(Netmap::new(
         Arc::new(Switches::default()),
         RegionConfig::global(),
@@ -121,7 +121,7 @@ fn core() -> Arc<Netmap> {
 }
 
 impl App {
-    fn new(core: &Arc<Netmap>, name: &str, slots: u32) -> Self {
+    pub(super) fn new(core: &Arc<Netmap>, name: &str, slots: u32) -> Self {
         let app = Self {
             control: Control::new(Arc::clone(core)),
             block: Box::default(),
@@ -146,7 +146,7 @@ impl App {
     }
 
     /// Starts a loop: without `mode` one that looks by itself.
-    fn start(&self, mode: Option<u32>, sleep_us: u32) -> Result<Option<OwnedFd>, Errno> {
+    pub(super) fn start(&self, mode: Option<u32>, sleep_us: u32) -> Result<Option<OwnedFd>, Errno> {
         let entry = |nth: usize| EventDescriptors {
             ioeventfd: self.ioeventfds[nth].as_raw_fd(),
             irqfd: self.irqfds[nth].as_raw_fd(),
@@ -169,7 +169,7 @@ impl App {
         )
     }
 
-    fn run(&self, socket: OwnedFd) -> Result<(), Errno> {
+    pub(super) fn run(&self, socket: OwnedFd) -> Result<(), Errno> {
         let running = Running::new(socket).unwrap();
         let plan = running.job().plan;
         let (atok, ktoa) = (plan.atok as *mut _, plan.ktoa as *mut _);
@@ -179,7 +179,7 @@ impl App {
         run(&running, &entries, &mut InProcess(&self.control))
     }
 
-    fn stop(&self) {
+    pub(super) fn stop(&self) {
         let stopped = ask(
             &self.control,
             NETMAP_REQ_SYNC_KLOOP_STOP,
@@ -193,7 +193,7 @@ impl App {
     }
 
     /// Runs a loop while `work` runs.
-    fn while_looping(&self, mode: Option<u32>, sleep_us: u32, work: impl FnOnce()) {
+    pub(super) fn while_looping(&self, mode: Option<u32>, sleep_us: u32, work: impl FnOnce()) {
         let socket = self.start(mode, sleep_us).unwrap().unwrap();
         thread::scope(|scope| {
             let looping = scope.spawn(|| self.run(socket));
@@ -204,7 +204,7 @@ impl App {
         });
     }
 
-    fn half(&self, direction: Direction) -> Half<'_> {
+    pub(super) fn half(&self, direction: Direction) -> Half<'_> {
         let nth = usize::from(direction == Direction::Rx);
         let registration = self.control.registration().unwrap();
         Half {
@@ -260,9 +260,9 @@ impl Rings for InProcess<'_> {
 }
 
 /// What a client does with one ring, as `net/netmap.h` has it.
-struct Half<'a> {
+pub(super) struct Half<'a> {
     view: RingView<'a>,
-    head: u32,
+    pub(super) head: u32,
     atok: *const AppToKernel,
     ktoa: *const KernelToApp,
     ioeventfd: BorrowedFd<'a>,
@@ -278,7 +278,7 @@ impl Half<'_> {
         unsafe { AtomicU32::from_ptr(of.cast_mut()) }
     }
 
-    fn atok(&self) -> [&AtomicU32; 3] {
+    pub(super) fn atok(&self) -> [&AtomicU32; 3] {
         let at = self.atok;
         // SAFETY: fields of an entry.
         let (head, cur, kick) = unsafe {
@@ -291,7 +291,7 @@ impl Half<'_> {
         [head, cur, kick].map(|number| self.number(number))
     }
 
-    fn ktoa(&self) -> [&AtomicU32; 3] {
+    pub(super) fn ktoa(&self) -> [&AtomicU32; 3] {
         let at = self.ktoa;
         // SAFETY: fields of an entry.
         let (hwcur, hwtail, kick) = unsafe {
@@ -370,7 +370,7 @@ impl Half<'_> {
     }
 
     /// Sends numbered frames.
-    fn send(&mut self, numbers: std::ops::Range<u32>, events: bool) {
+    pub(super) fn send(&mut self, numbers: std::ops::Range<u32>, events: bool) {
         let mut next = numbers.start;
         while next != numbers.end {
             self.wait(events);
@@ -390,7 +390,7 @@ impl Half<'_> {
     }
 
     /// Receives them, in order; returns how many are missing.
-    fn receive(&mut self, numbers: std::ops::Range<u32>, events: bool) -> u32 {
+    pub(super) fn receive(&mut self, numbers: std::ops::Range<u32>, events: bool) -> u32 {
         let (mut next, mut missing) = (numbers.start, 0);
         while next != numbers.end {
             self.wait(events);
@@ -412,120 +412,4 @@ impl Half<'_> {
         }
         missing
     }
-}
-
-/// Both ends of a pipe, each with a loop, send to each other all at once; short
-/// rings, so that each is full and empty often.
-fn both_ways(mode: Option<u32>, frames: u32) {
-    let core = core();
-    let [a, b] = ["vale0:p{1", "vale0:p}1"].map(|name| App::new(&core, name, 16));
-    let events = mode.is_some();
-    a.while_looping(mode, 0, || {
-        b.while_looping(mode, 0, || {
-            thread::scope(|scope| {
-                for (from, to) in [(&a, &b), (&b, &a)] {
-                    let (mut tx, mut rx) = (from.half(Direction::Tx), to.half(Direction::Rx));
-                    scope.spawn(move || tx.send(0..frames, events));
-                    scope.spawn(move || assert_eq!(rx.receive(0..frames, events), 0));
-                }
-            });
-        });
-    });
-}
-
-#[test]
-fn a_loop_that_looks_by_itself() {
-    both_ways(None, 2_000);
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_loop_that_is_woken_and_wakes() {
-    both_ways(Some(0), 10_000);
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn rings_that_are_synced_when_their_client_says_so() {
-    for mode in [
-        NM_OPT_SYNC_KLOOP_DIRECT_TX,
-        NM_OPT_SYNC_KLOOP_DIRECT_RX,
-        NM_OPT_SYNC_KLOOP_DIRECT_TX | NM_OPT_SYNC_KLOOP_DIRECT_RX,
-    ] {
-        both_ways(Some(mode), 5_000);
-    }
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn ports_of_a_switch() {
-    let core = core();
-    let [a, b] = ["vale0:a", "vale0:b"].map(|name| App::new(&core, name, 1024));
-    a.while_looping(Some(0), 0, || {
-        b.while_looping(Some(0), 0, || {
-            // Fewer than the ring has slots: none is dropped.
-            a.half(Direction::Tx).send(0..1000, true);
-            assert_eq!(b.half(Direction::Rx).receive(0..1000, true), 0);
-        });
-    });
-}
-
-#[test]
-fn a_client_that_says_nonsense_spoils_its_ring_alone() {
-    let core = core();
-    let [a, b] = ["vale0:p{1", "vale0:p}1"].map(|name| App::new(&core, name, 16));
-    a.while_looping(None, 50, || {
-        b.while_looping(None, 50, || {
-            let (mut tx, mut rx) = (a.half(Direction::Tx), b.half(Direction::Rx));
-            tx.send(0..10, false);
-            assert_eq!(rx.receive(0..10, false), 0);
-            let [head, cur, _] = tx.atok();
-            for wrong in [16, u32::MAX, 12] {
-                cur.store(wrong.wrapping_sub(1), Ordering::Relaxed);
-                head.store(wrong, Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(2));
-            }
-            // Where the port is, the client can go on.
-            let hwcur = tx.ktoa()[0].load(Ordering::Relaxed);
-            head.store(hwcur, Ordering::SeqCst);
-            cur.store(hwcur, Ordering::SeqCst);
-            tx.head = hwcur;
-            for from in (10..500).step_by(10) {
-                tx.send(from..from + 10, false);
-                assert_eq!(rx.receive(from..from + 10, false), 0);
-            }
-        });
-    });
-}
-
-#[test]
-fn a_loop_ends_when_it_is_stopped_and_can_begin_again() {
-    let core = core();
-    let app = App::new(&core, "vale0:a", 16);
-    let modes: &[Option<u32>] = if cfg!(target_os = "linux") {
-        &[None, Some(0), Some(3)]
-    } else {
-        &[None]
-    };
-    for mode in modes {
-        // Asleep for a second, or for good.
-        app.while_looping(*mode, 1_000_000, || {
-            assert_eq!(app.start(*mode, 0).err(), Some(Errno::EBUSY));
-        });
-    }
-    app.stop();
-    assert!(app.start(None, 0).unwrap().is_none(), "stopped already");
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn descriptors_that_are_no_eventfds() {
-    let core = core();
-    let mut app = App::new(&core, "vale0:a", 16);
-    let [_, irq] = &mut app.irqfds;
-    *irq = std::fs::File::open("/dev/null").unwrap().into();
-    let socket = app.start(Some(0), 0).unwrap().unwrap();
-    assert_eq!(app.run(socket), Err(Errno::EINVAL));
-    // It has ended.
-    assert!(app.start(None, 0).unwrap().is_some());
 }
