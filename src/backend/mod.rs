@@ -6,7 +6,6 @@
 //! became readable) or by itself, through the [`Attachment`] that the device
 //! hands it.
 
-mod direct;
 pub mod host;
 pub mod netgraph;
 pub mod netmap;

@@ -1,5 +1,5 @@
-//! Frames: how a batch of them is held on its way, what their headers say,
-//! checksums and segmentation.
+//! Frames: how a batch of them is held on its way, how they get to a descriptor
+//! and from it, what their headers say, checksums and segmentation.
 //!
 //! The views of [`ethernet`], [`ip`] and [`transport`] are made with
 //! `new_checked`, which proves that the header is there, and lend out named
@@ -9,6 +9,7 @@
 
 pub mod checksum;
 pub mod counter;
+pub(crate) mod direct;
 pub mod ethernet;
 pub mod flow;
 pub mod frame;

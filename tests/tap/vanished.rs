@@ -1,13 +1,13 @@
-//! The back end by itself: memory that is cut off under it, and frames that
-//! were waiting when the guest changed its mind.
+//! The back end by itself: memory that is cut off under it, frames that were
+//! waiting when the guest changed its mind, and what room is asked for.
 
 use std::os::fd::AsRawFd;
 
 use vtnetd::backend::{self, Backend, Dropped, Received, Room, Sent, Spec};
 use vtnetd::driver::memory::{Area, DriverMemory};
-use vtnetd::net::frame::Batch;
+use vtnetd::net::frame::{Batch, MAX_FRAME};
 use vtnetd::netmap::vale::Switches;
-use vtnetd::virtio::memory::Writable;
+use vtnetd::virtio::memory::{Writable, install_fault_handler};
 use vtnetd::virtio::net_header::{GSO_TCPV4, NetHeader};
 use vtnetd::virtio::spec::net;
 
@@ -17,6 +17,7 @@ use crate::host::{LONG, PacketSocket, in_namespace};
 /// A guest with one buffer, which takes every frame.
 struct Buffer<'m> {
     parts: Vec<Writable<'m>>,
+    asked: Vec<usize>,
     finished: Vec<(NetHeader, usize)>,
     dropped: Vec<Dropped>,
 }
@@ -25,6 +26,7 @@ impl<'m> Buffer<'m> {
     fn new(area: &'m Area) -> Self {
         Self {
             parts: vec![area.writable(0, area.len())],
+            asked: Vec::new(),
             finished: Vec::new(),
             dropped: Vec::new(),
         }
@@ -32,7 +34,8 @@ impl<'m> Buffer<'m> {
 }
 
 impl Room for Buffer<'_> {
-    fn room(&mut self, _len: usize) -> Result<&[Writable<'_>], Received> {
+    fn room(&mut self, len: usize) -> Result<&[Writable<'_>], Received> {
+        self.asked.push(len);
         Ok(&self.parts)
     }
 
@@ -71,6 +74,8 @@ fn send(tap: &dyn Backend, area: &Area) -> Sent {
 
 #[test]
 fn memory_that_was_cut_off_costs_its_frames_only() {
+    // A frame is copied if it is short, as the first is taken to be.
+    install_fault_handler().unwrap();
     in_namespace(|| {
         let tap = backend::open(&Spec::new("tap0", 1), &Switches::default()).unwrap();
         let host = PacketSocket::new("tap0");
@@ -125,6 +130,31 @@ fn what_waited_for_another_guest_is_finished_for_this_one() {
         assert_eq!(buffer.dropped, []);
         let segments = [1502, 1502, 1502, 710].map(|len| (NetHeader::default(), len));
         assert_eq!(buffer.finished, [segments, segments].concat());
+    });
+}
+
+#[test]
+fn room_for_long_frames_is_asked_when_they_come() {
+    in_namespace(|| {
+        let tap = backend::open(&Spec::new("tap0", 1), &Switches::default()).unwrap();
+        let host = PacketSocket::with_headers("tap0");
+        let mut memory = DriverMemory::of_len(1 << 17, 1).unwrap();
+        let area = memory.allocate(1 << 16, 1).unwrap();
+        let (header, frame) = open(Ip::V4, TCP, 1, &[7; 5000]);
+        let header = NetHeader {
+            gso_type: GSO_TCPV4,
+            gso_size: 1448,
+            ..header
+        };
+        let offloads = net::F_GUEST_CSUM | net::F_GUEST_TSO4;
+        tap.set_features(offloads, 12).unwrap();
+        for _ in 0..2 {
+            host.send_with(header, &turned(frame.clone()));
+        }
+        let mut buffer = Buffer::new(&area);
+        assert_eq!(receive(tap.as_ref(), &mut buffer), Received::Drained);
+        assert_eq!(buffer.finished.len(), 2);
+        assert_eq!(buffer.asked, [1518, MAX_FRAME, MAX_FRAME]);
     });
 }
 

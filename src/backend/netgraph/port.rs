@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use nix::errno::Errno;
 
 use super::socket::{Inbox, Socket};
-use crate::backend::direct::{Buffers, Got, copy_out};
 use crate::backend::host::Host;
 use crate::backend::{Backend, Dropped, OpenError, Received, Room, Sent};
+use crate::net::direct::{Got, Writer, copy_out};
 use crate::net::frame::{BATCH, Batch, ETHER_HEADER};
 use crate::virtio::net_header::NetHeader;
 
@@ -126,13 +126,13 @@ impl Backend for Netgraph {
         1
     }
 
-    /// One writev(2) a frame: sendmmsg(3) is no system call on FreeBSD, but
+    /// One call a frame: sendmmsg(3) is no system call on FreeBSD, but
     /// a loop over sendmsg(2) in libc.
     fn send(&self, _pair: usize, batch: &Batch<'_>) -> Sent {
         let mut sent = Sent::default();
-        let mut buffers = Buffers::new();
+        let mut writer = Writer::new();
         for frame in batch.frames() {
-            match self.socket.write(batch.parts(frame), &mut buffers) {
+            match self.socket.write(batch.parts(frame), &mut writer) {
                 Ok(()) => {
                     sent.frames += 1;
                     sent.bytes += u64::from(frame.len);

@@ -6,13 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::backend::direct::{self, Buffers, Got};
+use crate::net::direct::{self, Got, Reader, Writer};
 use crate::virtio::memory::{Readable, Writable};
 
 /// What is to be received.
 pub(super) struct Inbox {
-    /// The end of frames for which the guest has too few buffers.
-    spill: Box<[u8]>,
+    reader: Reader,
     /// A frame that waits for buffers.
     pub kept: Option<Vec<u8>>,
 }
@@ -32,7 +31,7 @@ impl AsFd for Socket {
 impl Socket {
     pub(super) fn new(fd: OwnedFd) -> Self {
         let inbox = Inbox {
-            spill: direct::spill(),
+            reader: Reader::new(),
             kept: None,
         };
         Self {
@@ -64,21 +63,20 @@ impl Socket {
                 .is_some_and(|said| said.intersects(PollFlags::POLLHUP | PollFlags::POLLNVAL))
     }
 
-    /// Reads one frame into `room`, and what does not fit into the inbox.
+    /// Reads one frame into `room`.
     ///
     /// # Errors
-    /// What readv(2) says; `EAGAIN` when nothing is waiting.
+    /// What read(2) says; `EAGAIN` when nothing is waiting.
     pub(super) fn read(&self, room: &[Writable<'_>], inbox: &mut Inbox) -> Result<Got, Errno> {
-        direct::read(self.fd.as_fd(), &mut [], room, &mut inbox.spill)
+        inbox.reader.read(self.fd.as_fd(), &mut [], room)
     }
 
-    /// Writes one frame; `buffers` is scratch. It needs no address, which
-    /// capability mode would refuse, as long as our node has one hook
-    /// (ngd_send() in ng_socket.c).
+    /// Writes one frame. It needs no address, which capability mode would
+    /// refuse, as long as our node has one hook (ngd_send() in ng_socket.c).
     ///
     /// # Errors
-    /// What writev(2) says.
-    pub(super) fn write(&self, parts: &[Readable<'_>], buffers: &mut Buffers) -> Result<(), Errno> {
-        direct::write(self.fd.as_fd(), &[], parts, buffers).map(drop)
+    /// What write(2) says.
+    pub(super) fn write(&self, parts: &[Readable<'_>], writer: &mut Writer) -> Result<(), Errno> {
+        writer.write(self.fd.as_fd(), &[], parts).map(drop)
     }
 }

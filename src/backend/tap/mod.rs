@@ -3,10 +3,10 @@
 //! `vmnet0`, which is one that stays up when it is closed.
 //!
 //! What the guest sends appears to the kernel as received on the interface;
-//! what the kernel sends there is the guest's to receive. Frames go by
-//! writev(2) and readv(2) between guest memory and the kernel, behind a
-//! virtio-net header that is always ours ([`header`]): checksums and
-//! segmentation are left to whoever can do them best.
+//! what the kernel sends there is the guest's to receive. Frames go by a system
+//! call each (`direct`) behind a virtio-net header that is always ours
+//! ([`header`]): checksums and segmentation are left to whoever can do them
+//! best.
 //!
 //! An interface that is missing is made, is up from the start and disappears
 //! with us. One that is there is used as it is: whoever made it also brings it
@@ -34,9 +34,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 
-use super::direct::{self, Buffers};
 use super::host::Host;
 use super::{Backend, Dropped, OpenError, Received, Room, Sent, Spec};
+use crate::net::direct::{self, Reader, Writer};
 use crate::net::frame::{BATCH, Batch, Frame, MAX_FRAME};
 use crate::net::offload::software;
 use crate::virtio::memory::Readable;
@@ -136,12 +136,15 @@ impl Tap {
     }
 
     /// For how long a frame room is asked. A longer one is not lost; it takes
-    /// the slow path.
-    fn expected(&self) -> usize {
-        if self.offloads.load(Ordering::Relaxed) & SEGMENTED != 0 {
+    /// the slow path. Room for frames that are yet to be segmented is most of a
+    /// ring, which it takes time to look at.
+    fn expected(&self, reader: &Reader) -> usize {
+        let longest = self.longest.load(Ordering::Relaxed);
+        let segmented = self.offloads.load(Ordering::Relaxed) & SEGMENTED != 0;
+        if segmented && reader.recent() > longest {
             MAX_FRAME
         } else {
-            self.longest.load(Ordering::Relaxed)
+            longest
         }
     }
 
@@ -155,9 +158,9 @@ impl Tap {
         if !inbox.kept.is_empty() {
             return self.deliver_kept(inbox, rx);
         }
-        let room = rx.room(self.expected())?;
+        let room = rx.room(self.expected(&inbox.reader))?;
         let header_len = self.header_len.load(Ordering::Relaxed);
-        match queue.read(header_len, room, &mut inbox.spill) {
+        match queue.read(header_len, room, &mut inbox.reader) {
             Ok(Read::Whole(host, len)) => {
                 let offloads = self.offloads.load(Ordering::Relaxed);
                 match header::for_guest(&host, len, offloads) {
@@ -240,18 +243,18 @@ impl Tap {
         queue: &Queue,
         batch: &Batch<'_>,
         frame: &Frame,
-        buffers: &mut Buffers,
+        writer: &mut Writer,
     ) -> Result<(), Errno> {
         let header_len = self.header_len.load(Ordering::Relaxed);
         if frame.header.is_plain() || self.link.takes(header_len, frame) {
-            return queue.write(header_len, &frame.header, batch.parts(frame), buffers);
+            return queue.write(header_len, &frame.header, batch.parts(frame), writer);
         }
         let plain = NetHeader::default();
         let (mut pieces, mut result) = (0, Ok(()));
         software::finish(batch, frame, &mut |frames| {
             for (head, body) in frames {
                 let parts = [head, body].map(|part| Readable::from_slice(part));
-                result = result.and(queue.write(header_len, &plain, &parts, buffers));
+                result = result.and(queue.write(header_len, &plain, &parts, writer));
                 pieces += 1;
             }
         });
@@ -301,9 +304,9 @@ impl Backend for Tap {
     fn send(&self, pair: usize, batch: &Batch<'_>) -> Sent {
         let mut sent = Sent::default();
         let queue = self.queues.get(pair).unwrap_or(&self.queues[0]);
-        let mut buffers = Buffers::new();
+        let mut writer = Writer::new();
         for frame in batch.frames() {
-            match self.send_one(queue, batch, frame, &mut buffers) {
+            match self.send_one(queue, batch, frame, &mut writer) {
                 Ok(()) => {
                     sent.frames += 1;
                     sent.bytes += u64::from(frame.len);

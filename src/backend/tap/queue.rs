@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 
-use crate::backend::direct::{self, Buffers, Got};
+use crate::net::direct::{self, Got, Reader, Writer};
 use crate::virtio::memory::{Readable, Writable};
 use crate::virtio::net_header::{LEN, NetHeader};
 
@@ -29,8 +29,7 @@ impl Kept {
 
 /// What is to be received on a queue.
 pub(super) struct Inbox {
-    /// The end of frames for which the guest has too few buffers.
-    pub spill: Box<[u8]>,
+    pub reader: Reader,
     /// Frames that come before what the kernel has. Segments of one frame, if
     /// there are several.
     pub kept: VecDeque<Kept>,
@@ -64,7 +63,7 @@ impl AsFd for Queue {
 impl Queue {
     pub(super) fn new(fd: OwnedFd) -> Self {
         let inbox = Inbox {
-            spill: direct::spill(),
+            reader: Reader::new(),
             kept: VecDeque::new(),
         };
         Self {
@@ -86,20 +85,19 @@ impl Queue {
         direct::replace(self.fd.as_fd(), fd)
     }
 
-    /// Reads one frame behind a header of `header_len` bytes into `room`, and
-    /// what does not fit into `spill`.
+    /// Reads one frame behind a header of `header_len` bytes into `room`.
     ///
     /// # Errors
-    /// What readv(2) says; `EAGAIN` when nothing is waiting.
+    /// What read(2) says; `EAGAIN` when nothing is waiting.
     pub(super) fn read(
         &self,
         header_len: usize,
         room: &[Writable<'_>],
-        spill: &mut [u8],
+        reader: &mut Reader,
     ) -> Result<Read, Errno> {
         let mut header = [0; LEN];
         let behind = &mut header[..header_len.min(LEN)];
-        let got = direct::read(self.fd.as_fd(), behind, room, spill)?;
+        let got = reader.read(self.fd.as_fd(), behind, room)?;
         let header = NetHeader::from_bytes(&header);
         Ok(match got {
             Got::Whole(0) => Read::Nothing,
@@ -109,21 +107,20 @@ impl Queue {
         })
     }
 
-    /// Writes one frame behind its `header`, as far as `header_len` goes;
-    /// `buffers` is scratch.
+    /// Writes one frame behind its `header`, as far as `header_len` goes.
     ///
     /// # Errors
-    /// What writev(2) says, and `ENETDOWN` when it has taken nothing.
+    /// What write(2) says, and `ENETDOWN` when it has taken nothing.
     pub(super) fn write(
         &self,
         header_len: usize,
         header: &NetHeader,
         parts: &[Readable<'_>],
-        buffers: &mut Buffers,
+        writer: &mut Writer,
     ) -> Result<(), Errno> {
         let header = header.to_bytes();
         let header = header.get(..header_len).unwrap_or(&header);
-        match direct::write(self.fd.as_fd(), header, parts, buffers)? {
+        match writer.write(self.fd.as_fd(), header, parts)? {
             // FreeBSD says so.
             0 => Err(Errno::ENETDOWN),
             _ => Ok(()),
