@@ -1,70 +1,131 @@
-//! What the socket and the tap have in common: frames behind virtio-net headers.
+//! What the socket and the tap have in common: frames behind virtio-net headers,
+//! and what becomes of those that do not go on.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use arrayvec::ArrayVec;
 use nix::errno::Errno;
 
-use crate::net::frame::{Batch, ETHER_HEADER, FRAME_PARTS, Frame};
+use crate::net::counter::Counter;
+use crate::net::direct::Writer;
+use crate::net::frame::{Batch, ETHER_HEADER, Frame};
 use crate::net::offload;
+use crate::netmap::attachment::Dropped;
+use crate::netmap::device::source::Put;
 use crate::virtio::memory::Readable;
-use crate::virtio::net_header::NetHeader;
+use crate::virtio::net_header::{LEN, NetHeader};
 use crate::virtio::spec::net;
 
-/// Writes `frame` behind the first `header_len` bytes of its header.
-///
-/// # Errors
-/// What writev(2) says.
-pub(super) fn write(
-    fd: BorrowedFd<'_>,
+#[derive(Debug, Default)]
+struct Drops {
+    short: Counter,
+    long: Counter,
+    bad_headers: Counter,
+    lost: Counter,
+}
+
+/// A descriptor that frames go through, each behind a virtio-net header, and
+/// what was dropped there.
+#[derive(Debug)]
+pub(super) struct Channel {
+    name: String,
+    fd: OwnedFd,
+    /// Bytes of the header, at most LEN.
     header_len: usize,
-    batch: &Batch<'_>,
-    frame: &Frame,
-) -> Result<(), Errno> {
-    let header = frame.header.to_bytes();
-    let header = header.get(..header_len).unwrap_or(&header);
-    let mut buffers = ArrayVec::<libc::iovec, { FRAME_PARTS + 1 }>::new();
-    buffers.push(Readable::from_slice(header).iovec());
-    // A frame has no more parts than this has room for.
-    buffers.extend(
-        batch
-            .parts(frame)
-            .iter()
-            .take(FRAME_PARTS)
-            .map(Readable::iovec),
-    );
-    let count = libc::c_int::try_from(buffers.len()).map_err(|_| Errno::EINVAL)?;
-    loop {
-        // SAFETY: each buffer is ours or proved by its view to be mapped, and
-        // only read; a page that has vanished meanwhile is EFAULT.
-        let put = unsafe { libc::writev(fd.as_raw_fd(), buffers.as_ptr(), count) };
-        match Errno::result(put) {
-            Ok(_) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
+    drops: Drops,
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
-/// Reads one frame into `frame`, behind its header in `header`; returns how
-/// long it is.
-///
-/// # Errors
-/// What readv(2) says; `EIO` when less than a header came.
-pub(super) fn read(
-    fd: BorrowedFd<'_>,
-    header: &mut [u8],
-    frame: &mut [u8],
-) -> Result<usize, Errno> {
-    let len = header.len();
-    let mut buffers = [header, frame].map(|bytes| libc::iovec {
-        iov_base: bytes.as_mut_ptr().cast(),
-        iov_len: bytes.len(),
-    });
-    // SAFETY: both buffers are ours alone while the call lasts.
-    let got = unsafe { libc::readv(fd.as_raw_fd(), buffers.as_mut_ptr(), 2) };
-    let got = usize::try_from(Errno::result(got)?).map_err(|_| Errno::EIO)?;
-    got.checked_sub(len).ok_or(Errno::EIO)
+impl Channel {
+    pub(super) fn new(name: &str, fd: OwnedFd, header_len: usize) -> Self {
+        Self {
+            name: name.to_owned(),
+            fd,
+            header_len,
+            drops: Drops::default(),
+        }
+    }
+
+    /// The interface's name, for messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sends `frame`.
+    pub(super) fn send(&self, batch: &Batch<'_>, frame: &Frame) -> Put {
+        let header = frame.header.to_bytes();
+        let header = header.get(..self.header_len).unwrap_or(&header);
+        match Writer::new().write(self.as_fd(), header, batch.parts(frame)) {
+            Ok(_) => Put::Sent,
+            Err(Errno::EAGAIN | Errno::ENOBUFS) => Put::Full,
+            Err(errno) => {
+                self.lose(errno);
+                Put::Lost
+            }
+        }
+    }
+
+    /// Reads one frame into `frame`; returns its header and how long it is.
+    ///
+    /// # Errors
+    /// What readv(2) says; `EIO` when less than a header came.
+    pub(super) fn read(&self, frame: &mut [u8]) -> Result<(NetHeader, usize), Errno> {
+        let mut header = [0; LEN];
+        let behind = header.get_mut(..self.header_len).unwrap_or_default();
+        let len = behind.len();
+        let mut buffers = [behind, frame].map(|bytes| libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        });
+        // SAFETY: both buffers are ours alone while the call lasts.
+        let got = unsafe { libc::readv(self.fd.as_raw_fd(), buffers.as_mut_ptr(), 2) };
+        let got = usize::try_from(Errno::result(got)?).map_err(|_| Errno::EIO)?;
+        let len = got.checked_sub(len).ok_or(Errno::EIO)?;
+        Ok((NetHeader::from_bytes(&header), len))
+    }
+
+    /// Adds a frame that has come, which consists of `parts`, to the batch.
+    pub(super) fn push<'m>(
+        &self,
+        batch: &mut Batch<'m>,
+        header: &NetHeader,
+        parts: &[Readable<'m>],
+    ) {
+        if let Err(why) = push(batch, header, parts) {
+            self.refuse(why);
+        }
+    }
+
+    /// A frame that has come is dropped.
+    pub(super) fn refuse(&self, why: Refused) {
+        match why {
+            Refused::Short => self.drops.short.add_shared(1),
+            Refused::Header => self.drops.bad_headers.add_shared(1),
+            Refused::Full => self.drops.long.add_shared(1),
+            Refused::Cut => self.drops.lost.add_shared(1),
+        }
+    }
+
+    /// The system does not take a frame, or does not hand it over.
+    pub(super) fn lose(&self, errno: Errno) {
+        tracing::debug!("{}: a frame is lost: {errno}", self.name);
+        self.drops.lost.add_shared(1);
+    }
+
+    /// What was dropped.
+    pub(super) fn dropped(&self) -> Dropped {
+        Dropped {
+            no_room: self.drops.lost.get(),
+            short: self.drops.short.get(),
+            long: self.drops.long.get(),
+            bad_headers: self.drops.bad_headers.get(),
+            ..Dropped::default()
+        }
+    }
 }
 
 /// Why a frame that came is dropped.
@@ -74,15 +135,13 @@ pub(super) enum Refused {
     Short,
     /// Its virtio-net header says what nobody here knows.
     Header,
-    /// More parts than a batch holds.
+    /// More parts than a batch holds, or longer than any frame.
     Full,
+    /// Its end is not there.
+    Cut,
 }
 
-/// Adds a frame that consists of `parts`, behind `header`, to the batch.
-///
-/// # Errors
-/// It is not added.
-pub(super) fn push<'m>(
+fn push<'m>(
     batch: &mut Batch<'m>,
     header: &NetHeader,
     parts: &[Readable<'m>],

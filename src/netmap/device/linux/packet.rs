@@ -9,8 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::Mapped;
-use super::line::{self, Refused};
-use crate::net::counter::Counter;
+use super::line::{Channel, Refused};
 use crate::net::frame::{Batch, Frame, MAX_FRAME};
 use crate::netmap::attachment::Dropped;
 use crate::netmap::device::source::{Arrived, Line, Put};
@@ -60,14 +59,6 @@ impl Geometry {
     }
 }
 
-#[derive(Debug, Default)]
-struct Drops {
-    short: Counter,
-    long: Counter,
-    bad_headers: Counter,
-    lost: Counter,
-}
-
 #[derive(Debug)]
 struct Inbox {
     /// The next slot.
@@ -93,26 +84,22 @@ struct Slot {
 /// The wire.
 #[derive(Debug)]
 pub(super) struct Packet {
-    name: String,
-    socket: OwnedFd,
+    socket: Channel,
     ring: Mapped,
     geometry: Geometry,
     inbox: Mutex<Inbox>,
-    drops: Drops,
 }
 
 impl Packet {
     pub(super) fn new(name: &str, socket: OwnedFd, geometry: Geometry) -> Result<Self, Errno> {
         Ok(Self {
-            name: name.to_owned(),
             ring: Mapped::new(&socket, geometry.bytes())?,
-            socket,
+            socket: Channel::new(name, socket, LEN_LEGACY),
             geometry,
             inbox: Mutex::new(Inbox {
                 at: 0,
                 long: vec![0; TAG + MAX_FRAME + 1].into_boxed_slice(),
             }),
-            drops: Drops::default(),
         })
     }
 
@@ -209,9 +196,8 @@ impl Packet {
 
     /// The whole frame, which waits in the socket, with its tag.
     fn behind<'l>(&self, slot: &Slot, long: &'l mut [u8]) -> Result<&'l [u8], Errno> {
-        let mut header = [0; LEN_LEGACY];
         let room = long.get_mut(TAG..).unwrap_or_default();
-        let len = line::read(self.socket.as_fd(), &mut header, room)?;
+        let (_, len) = self.socket.read(room)?;
         let Some(tag) = slot.tag else {
             return Ok(long.get(TAG..TAG + len).unwrap_or_default());
         };
@@ -220,14 +206,6 @@ impl Packet {
             room.copy_from_slice(&tag);
         }
         Ok(long.get(..TAG + len).unwrap_or_default())
-    }
-
-    fn refuse(&self, why: Refused) {
-        match why {
-            Refused::Short => self.drops.short.add_shared(1),
-            Refused::Header => self.drops.bad_headers.add_shared(1),
-            Refused::Full => self.drops.long.add_shared(1),
-        }
     }
 }
 
@@ -249,7 +227,7 @@ impl Line for Packet {
             let slot = match self.look(*at) {
                 None => break,
                 Some(Err(why)) => {
-                    self.refuse(why);
+                    self.socket.refuse(why);
                     (*at, gone) = (self.next(*at), gone + 1);
                     continue;
                 }
@@ -271,7 +249,7 @@ impl Line for Packet {
                 break;
             }
             if slot.here < slot.len {
-                self.drops.lost.add_shared(1);
+                self.socket.refuse(Refused::Cut);
                 continue;
             }
             slots.push(slot);
@@ -280,21 +258,15 @@ impl Line for Packet {
             match self.behind(slot, long) {
                 Ok(frame) if frame.len() <= MAX_FRAME => {
                     let parts = [Readable::from_slice(frame)];
-                    if let Err(why) = line::push(&mut batch, &slot.header, &parts) {
-                        self.refuse(why);
-                    }
+                    self.socket.push(&mut batch, &slot.header, &parts);
                 }
-                Ok(_) => self.refuse(Refused::Full),
-                Err(errno) => {
-                    tracing::debug!("{}: a long frame is lost: {errno}", self.name);
-                    self.drops.lost.add_shared(1);
-                }
+                Ok(_) => self.socket.refuse(Refused::Full),
+                Err(errno) => self.socket.lose(errno),
             }
         }
         for slot in &slots {
-            if let Err(why) = line::push(&mut batch, &slot.header, &[self.in_slot(slot)]) {
-                self.refuse(why);
-            }
+            self.socket
+                .push(&mut batch, &slot.header, &[self.in_slot(slot)]);
         }
         if !batch.frames().is_empty() {
             take(&batch);
@@ -310,15 +282,7 @@ impl Line for Packet {
     }
 
     fn send(&self, batch: &Batch<'_>, frame: &Frame) -> Put {
-        match line::write(self.socket.as_fd(), LEN_LEGACY, batch, frame) {
-            Ok(()) => Put::Sent,
-            Err(Errno::EAGAIN | Errno::ENOBUFS) => Put::Full,
-            Err(errno) => {
-                tracing::debug!("{}: a frame is lost: {errno}", self.name);
-                self.drops.lost.add_shared(1);
-                Put::Lost
-            }
-        }
+        self.socket.send(batch, frame)
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -331,12 +295,6 @@ impl Line for Packet {
     }
 
     fn dropped(&self) -> Dropped {
-        Dropped {
-            no_room: self.drops.lost.get(),
-            short: self.drops.short.get(),
-            long: self.drops.long.get(),
-            bad_headers: self.drops.bad_headers.get(),
-            ..Dropped::default()
-        }
+        self.socket.dropped()
     }
 }

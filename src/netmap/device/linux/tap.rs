@@ -6,8 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 
-use super::line::{self, Refused};
-use crate::net::counter::Counter;
+use super::line::{Channel, Refused};
 use crate::net::frame::{BATCH, Batch, Frame, MAX_FRAME};
 use crate::netmap::attachment::Dropped;
 use crate::netmap::device::source::{Arrived, Line, Put};
@@ -16,14 +15,6 @@ use crate::virtio::net_header::{LEN, NetHeader};
 
 /// Room for a frame, and a byte that shows that it was longer.
 const ROOM: usize = MAX_FRAME + 1;
-
-#[derive(Debug, Default)]
-struct Drops {
-    short: Counter,
-    long: Counter,
-    bad_headers: Counter,
-    lost: Counter,
-}
 
 struct Inbox {
     /// Zeroed pages, of which few are ever touched.
@@ -34,30 +25,18 @@ struct Inbox {
 
 /// The host's network stack.
 pub(super) struct Tap {
-    name: String,
-    tap: OwnedFd,
+    channel: Channel,
     inbox: Mutex<Inbox>,
-    drops: Drops,
 }
 
 impl Tap {
     pub(super) fn new(name: &str, tap: OwnedFd) -> Self {
         Self {
-            name: name.to_owned(),
-            tap,
+            channel: Channel::new(name, tap, LEN),
             inbox: Mutex::new(Inbox {
                 rooms: vec![0; BATCH * ROOM].into_boxed_slice(),
                 kept: None,
             }),
-            drops: Drops::default(),
-        }
-    }
-
-    fn refuse(&self, why: Refused) {
-        match why {
-            Refused::Short => self.drops.short.add_shared(1),
-            Refused::Header => self.drops.bad_headers.add_shared(1),
-            Refused::Full => self.drops.long.add_shared(1),
         }
     }
 }
@@ -79,46 +58,39 @@ impl Line for Tap {
         let Inbox { rooms, kept } = &mut *inbox;
         let mut batch = Batch::new();
         let mut gone = 0;
-        let mut put = |batch: &mut Batch<'_>, refused: Result<(), Refused>| {
-            if let Err(why) = refused {
-                self.refuse(why);
-            }
-            gone += 1;
-            !batch.is_full()
-        };
-        let mut more = true;
         if let Some((header, frame)) = &*kept {
             if !fits(arrived(header, frame)) {
                 return 0;
             }
-            let pushed = line::push(&mut batch, header, &[Readable::from_slice(frame)]);
-            more = put(&mut batch, pushed);
+            let parts = [Readable::from_slice(frame)];
+            self.channel.push(&mut batch, header, &parts);
+            gone += 1;
         }
         let mut keep = None;
         for room in rooms.chunks_exact_mut(ROOM) {
-            if !more {
+            if batch.is_full() {
                 break;
             }
-            let mut raw = [0; LEN];
-            let len = match line::read(self.tap.as_fd(), &mut raw, room) {
-                Ok(len) => len,
+            let (header, len) = match self.channel.read(room) {
+                Ok(read) => read,
                 Err(Errno::EAGAIN) => break,
                 Err(errno) => {
-                    tracing::debug!("{}: nothing comes from the host: {errno}", self.name);
+                    let name = self.channel.name();
+                    tracing::debug!("{name}: nothing comes from the host: {errno}");
                     break;
                 }
             };
-            let header = NetHeader::from_bytes(&raw);
             let frame = room.get(..len).unwrap_or_default();
             if len > MAX_FRAME {
-                more = put(&mut batch, Err(Refused::Full));
+                self.channel.refuse(Refused::Full);
             } else if fits(arrived(&header, frame)) {
-                let pushed = line::push(&mut batch, &header, &[Readable::from_slice(frame)]);
-                more = put(&mut batch, pushed);
+                let parts = [Readable::from_slice(frame)];
+                self.channel.push(&mut batch, &header, &parts);
             } else {
                 keep = Some((header, frame.to_vec()));
                 break;
             }
+            gone += 1;
         }
         if !batch.frames().is_empty() {
             take(&batch);
@@ -129,19 +101,11 @@ impl Line for Tap {
     }
 
     fn send(&self, batch: &Batch<'_>, frame: &Frame) -> Put {
-        match line::write(self.tap.as_fd(), LEN, batch, frame) {
-            Ok(()) => Put::Sent,
-            Err(Errno::EAGAIN | Errno::ENOBUFS) => Put::Full,
-            Err(errno) => {
-                tracing::debug!("{}: the host does not take a frame: {errno}", self.name);
-                self.drops.lost.add_shared(1);
-                Put::Lost
-            }
-        }
+        self.channel.send(batch, frame)
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
-        self.tap.as_fd()
+        self.channel.as_fd()
     }
 
     fn settle(&self) -> bool {
@@ -149,12 +113,6 @@ impl Line for Tap {
     }
 
     fn dropped(&self) -> Dropped {
-        Dropped {
-            no_room: self.drops.lost.get(),
-            short: self.drops.short.get(),
-            long: self.drops.long.get(),
-            bad_headers: self.drops.bad_headers.get(),
-            ..Dropped::default()
-        }
+        self.channel.dropped()
     }
 }
