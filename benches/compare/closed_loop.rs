@@ -15,7 +15,7 @@ use crate::processor::FRONT_END;
 use crate::work::Work;
 
 /// How long frames go round before anything is counted.
-const WARM_UP: Duration = Duration::from_secs(1);
+pub const WARM_UP: Duration = Duration::from_secs(1);
 /// How long a switch may take to make use of what it has learned.
 const LEARNED: Duration = Duration::from_millis(500);
 
@@ -144,6 +144,6 @@ fn share(part: u64, of: u32) -> f64 {
 
 /// A count as a number to calculate with.
 #[expect(clippy::cast_precision_loss, reason = "rates have few digits")]
-fn count(frames: u64) -> f64 {
+pub fn count(frames: u64) -> f64 {
     frames as f64
 }

@@ -7,8 +7,9 @@ use bed::{Process, Result};
 use serde::Serialize;
 
 use crate::contenders::BackEnd;
+use crate::entrant;
 use crate::generator;
-use crate::latency::{WORK, entrants};
+use crate::latency::WORK;
 use crate::options::Plan;
 use crate::report::Report;
 use crate::spread::Spread;
@@ -28,7 +29,8 @@ struct Sample {
 /// # Errors
 /// A sample failed, or a file cannot be written.
 pub fn run(plan: &Plan) -> Result<()> {
-    let mut entrants = entrants(plan, None);
+    let servers = entrant::usual(None);
+    let mut entrants = entrant::enter(plan, servers, WORK.front_end.name());
     let mut samples: Vec<Vec<Sample>> = entrants.iter().map(|_| Vec::new()).collect();
     for _ in 0..plan.rounds {
         for (entrant, samples) in entrants.iter_mut().zip(&mut samples) {

@@ -6,17 +6,15 @@ use std::time::{Duration, Instant};
 use bed::{Error, Result};
 use serde::Serialize;
 
-use crate::contenders::ovs::LearningBridge;
-use crate::contenders::testpmd::NetVhost;
-use crate::contenders::vtnetd::{self, OnVale};
-use crate::contenders::{BackEnd, Server};
+use crate::contenders::{BackEnd, testpmd, vtnetd};
+use crate::entrant::{self, Entrant};
 use crate::generator::{self, Times};
 use crate::line;
 use crate::options::Plan;
-use crate::report::{Report, Subject};
+use crate::report::Report;
 use crate::spread::Spread;
 use crate::table;
-use crate::work::{Format, Load, Work};
+use crate::work::{Format, FrontEnd, Load, Work};
 
 /// The frames of vtgen's ping, between two guests.
 pub const WORK: Work = Work {
@@ -25,6 +23,7 @@ pub const WORK: Work = Work {
     pairs: 1,
     guests: 2,
     load: Load::EachGuest,
+    front_end: FrontEnd::Vtgen,
     in_order: false,
 };
 
@@ -38,44 +37,6 @@ struct Sample {
     wake_up_us: f64,
 }
 
-/// A back end that is measured.
-pub struct Entrant {
-    pub server: Box<dyn Server>,
-    pub subject: Subject,
-}
-
-/// Those back ends that are asked for and are there; with `more` options of
-/// vtnetd's, it is there a second time.
-pub fn entrants(plan: &Plan, more: Option<&'static [&'static str]>) -> Vec<Entrant> {
-    let mut servers: Vec<(String, Box<dyn Server>)> =
-        vec![(vtnetd::NAME.to_owned(), Box::new(OnVale::default()))];
-    if let Some(options) = more {
-        let name = format!("{} {}", vtnetd::NAME, options.join(" "));
-        servers.push((name, Box::new(OnVale { options })));
-    }
-    let others: [Box<dyn Server>; 2] = [Box::new(NetVhost), Box::new(LearningBridge)];
-    servers.extend(others.map(|server| (server.name().to_owned(), server)));
-    let mut entrants = Vec::new();
-    for (name, server) in servers {
-        if !plan.wants(server.name()) {
-            continue;
-        }
-        match server.equipment().and_then(|()| server.version()) {
-            Ok(version) => {
-                let command_line = String::new();
-                let subject = Subject {
-                    name,
-                    version,
-                    command_line,
-                };
-                entrants.push(Entrant { server, subject });
-            }
-            Err(missing) => bed::skipped(missing.while_doing(name)),
-        }
-    }
-    entrants
-}
-
 /// Measures.
 ///
 /// # Errors
@@ -86,7 +47,8 @@ pub fn run(plan: &Plan) -> Result<()> {
         let options = vtnetd::ALWAYS_POLL.join(" ");
         bed::skipped(Error::new(format!("this vtnetd has no {options}")));
     }
-    let mut entrants = entrants(plan, always);
+    let servers = entrant::usual(always);
+    let mut entrants = entrant::enter(plan, servers, WORK.front_end.name());
     let mut samples: Vec<Vec<Sample>> = entrants.iter().map(|_| Vec::new()).collect();
     for _ in 0..plan.rounds {
         for (entrant, samples) in entrants.iter_mut().zip(&mut samples) {
@@ -144,7 +106,7 @@ fn tell(entrants: &[Entrant], samples: &[Vec<Sample>]) -> String {
     let named = entrants.iter().zip(samples);
     let testpmd = named
         .clone()
-        .find(|(entrant, _)| entrant.server.name() == NetVhost.name());
+        .find(|(entrant, _)| entrant.server.name() == testpmd::NAME);
     for (entrant, samples) in named {
         let of = |value: fn(&Sample) -> f64| Spread::of(samples.iter().map(value));
         let beside = |value: fn(&Sample, &Sample) -> f64| {

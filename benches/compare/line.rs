@@ -14,9 +14,12 @@ use bed::{Error, Result};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::processor::{BACK_END, FRONT_END, on};
+use crate::spread::Spread;
 
-/// How often the line goes there and back.
-const TURNS: u32 = 4000;
+/// How often the line goes there and back in one go, and how many times that is
+/// measured: what interrupts one of them is not to count.
+const TURNS: u32 = 100;
+const GOES: u32 = 40;
 /// How often a thread is woken, and how long after the last time.
 const WAKES: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(1);
@@ -54,28 +57,32 @@ where
     })
 }
 
-/// Nanoseconds that a cache line takes to the other processor and back.
+/// Nanoseconds that a cache line takes to the other processor and back; the
+/// median.
 ///
 /// # Errors
 /// A processor is missing.
 pub fn round_trip() -> Result<f64> {
     let line = Line::default();
     let back_end = || {
-        for turn in 0..TURNS {
+        for turn in 0..GOES * TURNS {
             line.wait_for(2 * turn + 1);
             line.set(2 * turn + 2);
         }
     };
     let front_end = || {
-        let start = Instant::now();
-        for turn in 0..TURNS {
-            line.set(2 * turn + 1);
-            line.wait_for(2 * turn + 2);
-        }
-        start.elapsed()
+        let go = |go| {
+            let start = Instant::now();
+            for turn in go * TURNS..(go + 1) * TURNS {
+                line.set(2 * turn + 1);
+                line.wait_for(2 * turn + 2);
+            }
+            start.elapsed().as_secs_f64() * 1e9 / f64::from(TURNS)
+        };
+        Spread::of((0..GOES).map(go))
     };
-    let ((), time) = both(back_end, front_end)?;
-    Ok(time.as_secs_f64() * 1e9 / f64::from(TURNS))
+    let ((), times) = both(back_end, front_end)?;
+    Ok(times.map_or(f64::NAN, |times| times.median))
 }
 
 /// Microseconds from writing to an eventfd until who sleeps there runs, on the

@@ -21,6 +21,8 @@
 
 mod closed_loop;
 mod contenders;
+mod driver_loop;
+mod entrant;
 mod generator;
 mod idle;
 mod latency;

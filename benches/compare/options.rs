@@ -7,10 +7,10 @@ use std::time::Duration;
 use bed::{Error, Result};
 
 use crate::contenders;
-use crate::work::{Format, Load, Work};
+use crate::work::{Format, FrontEnd, Load, Work};
 
 const BRIEF: &str = "\
-Usage: benches/compare/run [options] [throughput|scale|latency|idle|start|all]...
+Usage: benches/compare/run [options] [throughput|scale|latency|tcp|idle|start|all]...
 
 Without a mode it is throughput.";
 
@@ -23,15 +23,17 @@ pub enum Mode {
     Throughput,
     Scale,
     Latency,
+    Tcp,
     Idle,
     Start,
 }
 
 impl Mode {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Throughput,
         Self::Scale,
         Self::Latency,
+        Self::Tcp,
         Self::Idle,
         Self::Start,
     ];
@@ -42,6 +44,7 @@ impl Mode {
             Self::Throughput => "throughput",
             Self::Scale => "scale",
             Self::Latency => "latency",
+            Self::Tcp => "tcp",
             Self::Idle => "idle",
             Self::Start => "start",
         }
@@ -63,6 +66,7 @@ pub struct Plan {
     formats: Option<Vec<Format>>,
     pairs: Vec<u16>,
     guests: Option<Vec<u32>>,
+    front_ends: Vec<FrontEnd>,
     in_order: bool,
 }
 
@@ -95,6 +99,12 @@ impl Plan {
                 "guests",
                 "numbers of guests (2; scale: 2,8,32)",
                 "N,...",
+            )
+            .optopt(
+                "",
+                "front-ends",
+                "who sends and receives: testpmd,vtgen (testpmd)",
+                "NAME,...",
             )
             .optflag("", "any-order", "front ends do not ask for chains in order")
             .optopt("", "only", "these contenders and no others", "NAME,...")
@@ -156,6 +166,12 @@ impl Plan {
                 most.0, most.1
             )));
         }
+        let front_ends = list(&matches, "front-ends")?;
+        let front_ends = front_ends.unwrap_or_else(|| vec![FrontEnd::Testpmd]);
+        let many = modes.contains(&Mode::Scale) || guests.iter().flatten().any(|&n| n != 2);
+        if many && front_ends != [FrontEnd::Testpmd] {
+            return Err(Error::new("--front-ends: vtgen is for two guests"));
+        }
         Ok(Some(Self {
             modes,
             rounds: usize::try_from(number("rounds", 5u32)?).unwrap_or(usize::MAX),
@@ -166,6 +182,7 @@ impl Plan {
             formats: list(&matches, "rings")?,
             pairs,
             guests,
+            front_ends,
             in_order: !matches.opt_present("any-order"),
         }))
     }
@@ -198,14 +215,17 @@ impl Plan {
             for &format in &formats {
                 for &pairs in &self.pairs {
                     for &length in &lengths {
-                        works.extend(guests.iter().map(|&guests| Work {
-                            length,
-                            format,
-                            pairs,
-                            guests,
-                            load,
-                            in_order: self.in_order,
-                        }));
+                        for &front_end in &self.front_ends {
+                            works.extend(guests.iter().map(|&guests| Work {
+                                length,
+                                format,
+                                pairs,
+                                guests,
+                                load,
+                                front_end,
+                                in_order: self.in_order,
+                            }));
+                        }
                     }
                 }
             }

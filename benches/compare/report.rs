@@ -98,6 +98,8 @@ pub struct Row<S> {
     contender: String,
     version: String,
     command_line: String,
+    /// Who drove it.
+    front_end: &'static str,
     #[serde(flatten)]
     cell: Option<Cell>,
     rounds: usize,
@@ -113,6 +115,8 @@ pub struct Subject {
     pub name: String,
     pub version: String,
     pub command_line: String,
+    /// Who drives it.
+    pub front_end: &'static str,
 }
 
 /// Rows, and what they have in common.
@@ -142,6 +146,7 @@ impl<S: Serialize> Report<S> {
             contender: subject.name.clone(),
             version: subject.version.clone(),
             command_line: subject.command_line.clone(),
+            front_end: subject.front_end,
             cell: work.map(Cell::from),
             rounds: self.plan_rounds,
             seconds: time.as_secs_f64(),

@@ -40,15 +40,15 @@ struct Sample {
 /// # Errors
 /// It does not start, or serve; or a file cannot be written.
 pub fn run(plan: &Plan) -> Result<()> {
-    let starts = samples(STARTS, || measure(FEW, 0))?;
-    let many = samples(plan.rounds, || measure(MANY, 0))?;
+    let starts = Start::often(STARTS, FEW, 0)?;
+    let many = Start::often(plan.rounds, MANY, 0)?;
     let [few_guests, more_guests] = GUESTS;
-    let fewer = samples(plan.rounds, || measure(few_guests, few_guests))?;
-    let more = samples(plan.rounds, || measure(more_guests, more_guests))?;
+    let fewer = Start::often(plan.rounds, few_guests, few_guests)?;
+    let more = Start::often(plan.rounds, more_guests, more_guests)?;
 
-    let ready = |samples: &[Sample]| Spread::of(samples.iter().map(|sample| sample.ready_ms));
+    let ready = |start: &Start| Spread::of(start.samples.iter().map(|sample| sample.ready_ms));
     let extra = f64::from(more_guests - few_guests);
-    let pairs = fewer.iter().zip(&more);
+    let pairs = fewer.samples.iter().zip(&more.samples);
     let each = Spread::of(pairs.map(|(few, more)| (more.resident_kib - few.resident_kib) / extra));
     let text = table::head(&["what", "median (least to most)"])
         + &table::line(&[
@@ -63,25 +63,43 @@ pub fn run(plan: &Plan) -> Result<()> {
             format!("memory of one more idle guest, {few_guests} to {more_guests}, KiB"),
             table::column(each, 1),
         ]);
-    let subject = Subject {
-        name: vtnetd::NAME.to_owned(),
-        version: vtnetd::version()?,
-        command_line: String::new(),
-    };
     let mut report = Report::new(plan, "start");
-    for samples in [starts, many, fewer, more] {
-        report.add(&subject, None, Duration::ZERO, samples);
+    for start in [starts, many, fewer, more] {
+        let subject = Subject {
+            name: vtnetd::NAME.to_owned(),
+            version: vtnetd::version()?,
+            command_line: start.command_line,
+            front_end: WORK.front_end.name(),
+        };
+        report.add(&subject, None, Duration::ZERO, start.samples);
     }
     report.finish(plan, &text)
 }
 
-fn samples(count: usize, measure: impl Fn() -> Result<Sample>) -> Result<Vec<Sample>> {
-    (0..count).map(|_| measure()).collect()
+/// What was started, and how it went each time.
+#[derive(Default)]
+struct Start {
+    command_line: String,
+    samples: Vec<Sample>,
+}
+
+impl Start {
+    /// As [`measure`], again and again.
+    fn often(times: usize, devices: u32, guests: u32) -> Result<Self> {
+        let mut start = Self::default();
+        for _ in 0..times {
+            let (sample, command_line) = measure(devices, guests)?;
+            start.samples.push(sample);
+            start.command_line = command_line;
+        }
+        Ok(start)
+    }
 }
 
 /// Starts it with `devices` devices, anywhere; connects `guests` guests, or
-/// without any asks each device once if it is there.
-fn measure(devices: u32, guests: u32) -> Result<Sample> {
+/// without any asks each device once if it is there. Says how it was started,
+/// too.
+fn measure(devices: u32, guests: u32) -> Result<(Sample, String)> {
     let scratch = Scratch::new()?;
     let sockets = (1..=devices).map(|device| scratch.path(&format!("vm{device}.sock")));
     let sockets: Vec<PathBuf> = sockets.collect();
@@ -107,11 +125,13 @@ fn measure(devices: u32, guests: u32) -> Result<Sample> {
     }
     let resident = process.private_resident()? / 1024;
     receivers.into_iter().try_for_each(generator::end)?;
+    let command_line = process.command_line().to_owned();
     process.stop()?;
-    Ok(Sample {
+    let sample = Sample {
         devices,
         guests,
         ready_ms,
         resident_kib: u32::try_from(resident).map_or(f64::INFINITY, f64::from),
-    })
+    };
+    Ok((sample, command_line))
 }

@@ -99,6 +99,7 @@ fn measure(plan: &Plan, entrants: &[Entrant], work: Work, failures: &mut u32) ->
             name: entrant.contender.name().to_owned(),
             version: entrant.version.clone(),
             command_line: String::new(),
+            front_end: entrant.contender.front_end(&work),
         },
         ours: entrant.contender.ours(),
         samples: Vec::new(),

@@ -38,6 +38,33 @@ impl FromStr for Format {
     }
 }
 
+/// Who sends and receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrontEnd {
+    /// testpmd's `net_virtio_user` ([`crate::closed_loop`]).
+    Testpmd,
+    /// vtgen, or its driver ([`crate::driver_loop`]).
+    Vtgen,
+}
+
+impl FrontEnd {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Testpmd => "testpmd",
+            Self::Vtgen => "vtgen",
+        }
+    }
+}
+
+impl FromStr for FrontEnd {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        let both = [Self::Testpmd, Self::Vtgen];
+        both.into_iter().find(|one| one.name() == word).ok_or(())
+    }
+}
+
 /// What the frames under way are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
@@ -57,6 +84,7 @@ pub struct Work {
     pub pairs: u16,
     pub guests: u32,
     pub load: Load,
+    pub front_end: FrontEnd,
     /// Front ends ask for chains to be used in order.
     pub in_order: bool,
 }
@@ -109,6 +137,9 @@ impl Work {
         if self.guests != LOADED {
             label += &format!(", {} guests", self.guests);
         }
+        if self.front_end != FrontEnd::Testpmd {
+            label += &format!(", {}", self.front_end.name());
+        }
         if self.load == Load::Total {
             label += &format!(", {} in all", self.loop_size());
         }
@@ -126,10 +157,11 @@ impl fmt::Display for Work {
         let (format, pairs) = (self.format.name(), self.pairs);
         write!(
             f,
-            "{} bytes, {format}, pairs {pairs}, guests {}, {} in the loop",
+            "{} bytes, {format}, pairs {pairs}, guests {}, {} in the loop of {}",
             self.length,
             self.guests,
-            self.loop_size()
+            self.loop_size(),
+            self.front_end.name()
         )
     }
 }

@@ -45,6 +45,10 @@ impl Contender for CopyLoop {
         None
     }
 
+    fn front_end(&self, _: &Work) -> &'static str {
+        "none"
+    }
+
     fn measure(&self, work: &Work, time: Duration) -> Result<Measured> {
         let line_ns = line::round_trip()?;
         let length = usize::try_from(work.length).unwrap_or(usize::MAX);

@@ -16,7 +16,8 @@ use std::time::Duration;
 use bed::{Error, Result};
 
 use crate::closed_loop::{self, Effort, Measured};
-use crate::work::Work;
+use crate::driver_loop;
+use crate::work::{FrontEnd, Work};
 
 /// Who can be measured on a cell's work.
 pub trait Contender {
@@ -39,6 +40,11 @@ pub trait Contender {
 
     /// Why it cannot do this work at all.
     fn declines(&self, work: &Work) -> Option<&'static str>;
+
+    /// Who drives it at this work.
+    fn front_end(&self, work: &Work) -> &'static str {
+        work.front_end.name()
+    }
 
     /// One sample.
     ///
@@ -134,7 +140,10 @@ impl<S: Server> Contender for S {
 
     fn measure(&self, work: &Work, time: Duration) -> Result<Measured> {
         let mut back_end = self.start(work)?;
-        let measured = closed_loop::measure(&mut *back_end, work, time)?;
+        let measured = match work.front_end {
+            FrontEnd::Testpmd => closed_loop::measure(&mut *back_end, work, time)?,
+            FrontEnd::Vtgen => driver_loop::measure(&mut *back_end, work, time)?,
+        };
         back_end.stop()?;
         Ok(measured)
     }
