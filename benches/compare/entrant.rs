@@ -22,9 +22,13 @@ pub fn usual(more: Option<&'static [&'static str]>) -> Servers {
     let mut servers: Servers = vec![(vtnetd::NAME.to_owned(), Box::new(OnVale::default()))];
     if let Some(options) = more {
         let name = format!("{} {}", vtnetd::NAME, options.join(" "));
-        servers.push((name, Box::new(OnVale { options })));
+        let server = OnVale {
+            options,
+            ..OnVale::default()
+        };
+        servers.push((name, Box::new(server)));
     }
-    let others: [Box<dyn Server>; 2] = [Box::new(NetVhost), Box::new(LearningBridge)];
+    let others: [Box<dyn Server>; 2] = [Box::new(NetVhost::default()), Box::new(LearningBridge)];
     servers.extend(others.map(|server| (server.name().to_owned(), server)));
     servers
 }

@@ -6,6 +6,7 @@
 //! - [`throughput`]: frames a second between guests, one cell of lengths, ring
 //!   formats, pairs and guests at a time, all contenders by turns.
 //! - `scale`: the same for 2, 8 and 32 guests with the same total load.
+//! - [`tcp`]: what one Linux guest fetches from another in a second.
 //! - [`latency`]: how long a frame is under way, there and back.
 //! - [`idle`]: the processor time of a back end that nobody uses.
 //! - [`start`]: how soon vtnetd is ready, with how many devices, and what
@@ -34,6 +35,7 @@ mod report;
 mod spread;
 mod start;
 mod table;
+mod tcp;
 mod throughput;
 mod work;
 
@@ -68,6 +70,7 @@ fn run(plan: &Plan, mode: Mode) -> Result<()> {
     match mode {
         Mode::Throughput | Mode::Scale => throughput::run(plan, mode),
         Mode::Latency => latency::run(plan),
+        Mode::Tcp => tcp::run(plan),
         Mode::Idle => idle::run(plan),
         Mode::Start => start::run(plan),
     }

@@ -153,7 +153,7 @@ impl<S: Server> Contender for S {
 pub fn all() -> Vec<Box<dyn Contender>> {
     vec![
         Box::new(vtnetd::OnVale::default()),
-        Box::new(testpmd::NetVhost),
+        Box::new(testpmd::NetVhost::default()),
         Box::new(ovs::LearningBridge),
         Box::new(copy_loop::CopyLoop),
         #[cfg(target_os = "linux")]

@@ -4,18 +4,27 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bed::{Result, Scratch, Testpmd, equipment};
+use bed::{Links, Result, Scratch, Testpmd, equipment};
 
 use super::{BackEnd, Server, said, sockets, vtnetd};
 use crate::closed_loop::Effort;
 use crate::processor;
 use crate::work::Work;
 
-pub struct NetVhost;
+/// The name of [`NetVhost`].
+pub const NAME: &str = "testpmd";
+
+#[derive(Default)]
+pub struct NetVhost {
+    /// Frames may be left to be finished by who receives them.
+    pub offloads: bool,
+    /// It has not only the back end's processor.
+    pub anywhere: bool,
+}
 
 impl Server for NetVhost {
     fn name(&self) -> &'static str {
-        "testpmd"
+        NAME
     }
 
     fn ours(&self) -> Option<&'static str> {
@@ -33,8 +42,12 @@ impl Server for NetVhost {
     fn start(&self, work: &Work) -> Result<Box<dyn BackEnd>> {
         let scratch = Scratch::new()?;
         let sockets = sockets(&scratch, work);
-        let cpu = Some(processor::BACK_END);
-        let mut process = Testpmd::back_end(&sockets, work.links(), cpu)?;
+        let links = Links {
+            offloads: self.offloads,
+            ..work.links()
+        };
+        let cpu = (!self.anywhere).then_some(processor::BACK_END);
+        let mut process = Testpmd::back_end(&sockets, links, cpu)?;
         process.run("start")?;
         Ok(Box::new(Running {
             process,

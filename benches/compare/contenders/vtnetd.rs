@@ -55,6 +55,8 @@ pub fn takes(options: &[&str]) -> Result<bool> {
 pub struct OnVale {
     /// Options besides the devices.
     pub options: &'static [&'static str],
+    /// It has not only the back end's processor.
+    pub anywhere: bool,
 }
 
 impl Server for OnVale {
@@ -79,8 +81,8 @@ impl Server for OnVale {
         let sockets = sockets(&scratch, work);
         let vale = |guest: usize| format!("vale0:vm{guest}");
         let devices = devices(&sockets, work, vale);
-        let cpu = processor::BACK_END.to_string();
-        let process = Vtnetd::start_with(&program(), self.options, &devices, Some(&cpu))?;
+        let cpu = (!self.anywhere).then(|| processor::BACK_END.to_string());
+        let process = Vtnetd::start_with(&program(), self.options, &devices, cpu.as_deref())?;
         Ok(Box::new(Running {
             process,
             sockets,

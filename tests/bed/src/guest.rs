@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::equipment::{GuestImage, QEMU};
+use crate::equipment::{GuestImage, QEMU, pinned};
 use crate::{Error, Process, Result, Scratch};
 
 /// How long a guest may take to boot, in software and beside other work.
@@ -39,6 +39,9 @@ pub struct GuestOptions {
     pub queues: u16,
     /// MiB of memory, of which files may fill nine tenths.
     pub memory: u32,
+    /// The processors of this machine that it runs on (see
+    /// [`equipment::pinned`](crate::equipment::pinned)); `None`: all.
+    pub cpus: Option<String>,
 }
 
 impl GuestOptions {
@@ -52,6 +55,7 @@ impl GuestOptions {
             device: String::new(),
             queues: 1,
             memory: 512,
+            cpus: None,
         }
     }
 
@@ -68,11 +72,13 @@ impl GuestOptions {
         if !self.device.is_empty() {
             device.push_str(&format!(",{}", self.device));
         }
+        // Where other work delays the emulated timer, the kernel would take it
+        // for broken.
         let append = format!(
-            "console=ttyS0 quiet panic=-1 ipv6.disable=1 address={}",
+            "console=ttyS0 quiet panic=-1 no_timer_check ipv6.disable=1 address={}",
             self.address
         );
-        let mut command = Command::new(QEMU);
+        let mut command = pinned(QEMU, self.cpus.as_deref());
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
             .args(["-machine", "pc", "-accel", "tcg"])

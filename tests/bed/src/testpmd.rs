@@ -40,6 +40,9 @@ pub struct Links {
     pub in_order: bool,
     /// Bytes of the longest frame, which must fit into one of its buffers.
     pub longest: u64,
+    /// Whether a back end offers checksums and segmentation, and passes on what
+    /// one guest leaves to be done to the other.
+    pub offloads: bool,
     /// Whether both processes have huge pages. Without, no privileges are
     /// needed; with, it is as in earnest.
     pub huge_pages: bool,
@@ -55,6 +58,7 @@ impl Links {
             packed,
             in_order: true,
             longest: USUAL_FRAME,
+            offloads: false,
             huge_pages: equipment::free_huge_pages() >= 2 * HUGE_PAGES,
         }
     }
@@ -145,9 +149,17 @@ impl Testpmd {
     /// # Errors
     /// It does not start.
     pub fn back_end<P: AsRef<Path>>(sockets: &[P], links: Links, cpu: Option<u32>) -> Result<Self> {
+        // Without the older of its two ways to say what is to be done to a frame,
+        // what it received would have to be said anew by who sends it on.
+        let offloads = if links.offloads {
+            ",tso=1,legacy-ol-flags=1"
+        } else {
+            ""
+        };
         let ports = sockets.iter().enumerate().map(|(port, socket)| {
             let socket = socket.as_ref().display();
-            format!("net_vhost{port},iface={socket},queues={}", links.queues)
+            let queues = links.queues;
+            format!("net_vhost{port},iface={socket},queues={queues}{offloads}")
         });
         Self::start("testpmd back end", ports.collect(), links, cpu)
     }
