@@ -151,6 +151,9 @@ impl Guest {
         if work.format == Format::Packed {
             options.negotiation.features |= feature::RING_PACKED;
         }
+        if work.in_order {
+            options.negotiation.features |= feature::IN_ORDER;
+        }
         let front_end = FrontEnd::connect(socket).map_err(broken)?;
         let mut driver = NetDriver::start(front_end, &options).map_err(broken)?;
         let packed = driver.features() & feature::RING_PACKED != 0;
