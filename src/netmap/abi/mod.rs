@@ -24,6 +24,8 @@ pub mod legacy;
 pub mod nmreq;
 pub mod option;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// The interface version spoken (`NETMAP_API`); its ring and slot layout is
 /// that of 14 and 15.
 pub const NETMAP_API: u16 = 14;
@@ -61,7 +63,9 @@ pub const NETMAP_RING_MASK: u16 = 0x0fff;
 
 /// One slot: which buffer, how much of it, and flags.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 pub struct Slot {
     /// Index of the buffer in its region; 0 and 1 are nobody's.
     pub buf_idx: u32,

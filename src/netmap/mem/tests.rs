@@ -1,5 +1,6 @@
 //! Tests of regions: layout, giving everything back, hostile contents.
 
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -386,6 +387,12 @@ fn a_view_reaches_no_slot_and_no_buffer_outside() {
     assert_eq!((view.next(62), view.next(63)), (63, 0));
     assert_eq!((view.distance(60, 3), view.distance(3, 60)), (7, 57));
     assert_eq!((view.distance(64, 3), view.distance(3, u32::MAX)), (0, 0));
+    let runs = |start, end| view.runs(Range { start, end });
+    assert_eq!(runs(3, 60), [3..60, 0..0]);
+    assert_eq!(runs(60, 3), [60..64, 0..3]);
+    assert_eq!(runs(60, 0), [60..64, 0..0]);
+    assert_eq!(runs(7, 7), [7..7, 0..0]);
+    assert_eq!((runs(64, 3), runs(3, 64)), ([0..0, 0..0], [0..0, 0..0]));
 }
 
 #[test]

@@ -8,8 +8,11 @@
 
 use std::marker::PhantomData;
 use std::mem::{offset_of, size_of};
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, fence};
+
+use zerocopy::transmute;
 
 use crate::netmap::abi::{self, Slot, Timeval};
 use crate::virtio::memory::Writable;
@@ -192,11 +195,19 @@ impl<'m> RingView<'m> {
         })
     }
 
+    /// Reads a slot as it lies there, in two words: two loads, and a comparison
+    /// with another is two. `None` when the ring has no such.
+    #[inline]
+    pub(crate) fn slot_words(&self, index: u32) -> Option<[u64; 2]> {
+        // SAFETY: `slot_at` proved it; slots are aligned as the ring is.
+        self.slot_at(index)
+            .map(|at| unsafe { at.cast().read_volatile() })
+    }
+
     /// Reads a slot; `None` when the ring has no such.
     #[inline]
     pub fn slot(&self, index: u32) -> Option<Slot> {
-        // SAFETY: `slot_at` proved it; slots are aligned as the ring is.
-        self.slot_at(index).map(|at| unsafe { at.read_volatile() })
+        self.slot_words(index).map(|words| transmute!(words))
     }
 
     /// Writes a slot; `None` when the ring has no such.
@@ -283,6 +294,18 @@ impl<'m> RingView<'m> {
         match index.checked_add(1) {
             Some(next) if next < self.slots => next,
             _ => 0,
+        }
+    }
+
+    /// The slots in `slots`, going round, as up to two ranges that do not. Empty
+    /// when one of their ends is not in the ring.
+    #[inline]
+    pub(crate) fn runs(&self, slots: Range<u32>) -> [Range<u32>; 2] {
+        let Range { start, end } = slots;
+        match (start < self.slots && end < self.slots, start <= end) {
+            (true, true) => [start..end, 0..0],
+            (true, false) => [start..self.slots, 0..end],
+            (false, _) => [0..0, 0..0],
         }
     }
 

@@ -17,8 +17,11 @@
 //! a user: who closes one end and opens it again finds what was in it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use zerocopy::transmute;
 
 use super::abi::{NS_BUF_CHANGED, NS_MOREFRAG, Slot};
 use super::kring::{Counts, Kring, Synced};
@@ -168,25 +171,69 @@ pub struct Link {
     kept: AtomicBool,
 }
 
-/// A slot as it may go to the other ring: what names no buffer of the region,
-/// or is longer than one, is empty and keeps the buffer that `to` has.
+/// Passes slots of `from` on to the same places of another ring, each as `fit`
+/// makes it of itself and of what is there. `passed` is told of each, and where
+/// it is. Returns how many were bad.
+///
+/// A slot that is there already is not written: a line that nobody writes need
+/// not go from one processor to another, which takes longer than all that is
+/// done for its slots.
 #[inline]
-fn checked(view: &RingView<'_>, from: Slot, to: Slot) -> (Slot, bool) {
-    let good = view.is_buffer(from.buf_idx) && u32::from(from.len) <= view.buf_size();
-    if good {
-        return (from, true);
+fn pass(
+    (from, slots): (&RingView<'_>, Range<u32>),
+    to: &RingView<'_>,
+    fit: impl Fn(Slot, Slot) -> Slot,
+    mut passed: impl FnMut(Slot, u32),
+) -> u64 {
+    let mut bad_slots = 0;
+    for run in from.runs(slots) {
+        for at in run {
+            // Both rings have as many.
+            let (Some(ours), Some(theirs)) = (from.slot_words(at), to.slot_words(at)) else {
+                continue;
+            };
+            let mut slot: Slot = transmute!(ours);
+            let is_there = ours == theirs && slot.flags & NS_BUF_CHANGED == 0;
+            if !is_there || !is_good(to, slot) {
+                let good;
+                (slot, good) = put((from, slot), (to, transmute!(theirs)), at, &fit);
+                bad_slots += u64::from(!good);
+            }
+            passed(slot, at);
+        }
     }
-    let buf_idx = if view.is_buffer(from.buf_idx) {
-        from.buf_idx
-    } else {
-        to.buf_idx
-    };
-    let empty = Slot {
-        buf_idx,
-        len: 0,
-        ..from
-    };
-    (empty, false)
+    bad_slots
+}
+
+/// It names a buffer of the region, and is not longer than that.
+#[inline]
+fn is_good(view: &RingView<'_>, slot: Slot) -> bool {
+    view.is_buffer(slot.buf_idx) && u32::from(slot.len) <= view.buf_size()
+}
+
+/// Puts the slot `ours` at place `at` into the other ring, where `theirs` is. One
+/// that is bad is empty there, and where need be has the buffer that is there.
+/// Returns what is there now, and whether it was good.
+fn put(
+    (from, ours): (&RingView<'_>, Slot),
+    (to, theirs): (&RingView<'_>, Slot),
+    at: u32,
+    fit: &impl Fn(Slot, Slot) -> Slot,
+) -> (Slot, bool) {
+    let mut slot = ours;
+    let good = is_good(to, ours);
+    if !good {
+        slot.len = 0;
+        if !to.is_buffer(ours.buf_idx) {
+            slot.buf_idx = theirs.buf_idx;
+        }
+    }
+    let slot = fit(slot, theirs);
+    to.set_slot(at, slot);
+    if ours.flags & NS_BUF_CHANGED != 0 {
+        from.set_len_and_flags(at, ours.len, ours.flags & !NS_BUF_CHANGED);
+    }
+    (slot, good)
 }
 
 impl Link {
@@ -215,32 +262,28 @@ impl Link {
                 return after;
             }
             let (tx, rx) = (self.tx.view(), self.rx.view());
-            let mut counts = Counts::default();
-            let mut published = None;
-            let mut at = hardware.hwcur;
-            while at != head {
-                let (Some(ours), Some(theirs)) = (tx.slot(at), rx.slot(at)) else {
-                    break;
-                };
-                let (mut slot, good) = checked(&rx, ours, theirs);
-                counts.bad_slots += u64::from(!good);
+            // What the receiver wants to have room for in front of the data.
+            let with_room = |slot, theirs| {
                 let offset = rx.offset(theirs);
                 if rx.offset(slot) < offset {
-                    slot = rx.with_offset(slot, offset);
+                    rx.with_offset(slot, offset)
+                } else {
+                    slot
                 }
-                rx.set_slot(at, slot);
-                if ours.flags & NS_BUF_CHANGED != 0 {
-                    tx.set_len_and_flags(at, ours.len, ours.flags & !NS_BUF_CHANGED);
-                }
-                at = tx.next(at);
+            };
+            let mut counts = Counts::default();
+            let mut published = None;
+            let passed = |slot: Slot, at| {
                 counts.bytes += u64::from(slot.len);
-                if ours.flags & NS_MOREFRAG == 0 {
+                if slot.flags & NS_MOREFRAG == 0 {
                     counts.frames += 1;
                     published = Some(at);
                 }
-            }
+            };
+            counts.bad_slots = pass((&tx, hardware.hwcur..head), &rx, with_room, passed);
             self.tx.count(&counts);
-            if let Some(end) = published {
+            if let Some(last) = published {
+                let end = rx.next(last);
                 let begin = self.rx_tail.load(Ordering::Relaxed);
                 self.rx.watched(begin..end);
                 self.rx_tail.store(end, Ordering::Release);
@@ -260,20 +303,8 @@ impl Link {
             };
             if hardware.hwcur != head {
                 let (tx, rx) = (self.tx.view(), self.rx.view());
-                let mut bad_slots = 0;
-                let mut at = hardware.hwcur;
-                while at != head {
-                    let (Some(ours), Some(theirs)) = (rx.slot(at), tx.slot(at)) else {
-                        break;
-                    };
-                    let (slot, good) = checked(&tx, ours, theirs);
-                    bad_slots += u64::from(!good);
-                    tx.set_slot(at, slot);
-                    if ours.flags & NS_BUF_CHANGED != 0 {
-                        rx.set_len_and_flags(at, ours.len, ours.flags & !NS_BUF_CHANGED);
-                    }
-                    at = rx.next(at);
-                }
+                let released = (&rx, hardware.hwcur..head);
+                let bad_slots = pass(released, &tx, |slot, _| slot, |_, _| {});
                 if bad_slots > 0 {
                     self.rx.count(&Counts {
                         bad_slots,

@@ -55,6 +55,7 @@ fn deliver_some(
         let bytes = frame.len.saturating_add(header);
         let slots = match view.room() {
             0 => u32::MAX,
+            room if bytes <= room => 1,
             room => bytes.div_ceil(room),
         };
         if header_len == 0 && !frame.header.is_plain() {
@@ -107,50 +108,78 @@ fn write(
     batch: &Batch<'_>,
     frame: &Frame,
 ) -> bool {
-    let view = lease.view();
-    let room = |nth| {
-        let slot = view.slot(lease.slot(nth)?)?;
-        view.slot_buffer(slot)
+    let good = match slots {
+        1 => write_one(lease, header_len, extra, batch, frame),
+        _ => write_many(lease, slots, header_len, extra, batch, frame),
     };
-    let rooms: ArrayVec<Writable<'_>, FRAME_SLOTS> =
-        (0..slots).map_while(room).take(FRAME_SLOTS).collect();
-    let good = rooms.len() == slots as usize;
-    let mut left = 0;
-    if good {
-        left = fill(&rooms, header_len, batch, frame);
-    } else {
+    if good.is_none() {
         lease.counts().bad_slots += 1;
-    }
-    for nth in 0..slots {
-        let (len, flags) = if good {
-            let room = rooms.get(nth as usize).map_or(0, Writable::len);
-            #[expect(clippy::cast_possible_truncation, reason = "buf_size fits u16")]
-            let len = left.min(room) as u16;
-            left -= usize::from(len);
-            let more = if nth + 1 < slots { NS_MOREFRAG } else { 0 };
-            #[expect(clippy::cast_possible_truncation, reason = "at most 255 slots")]
-            let count = (slots << NS_PORT_SHIFT) as u16;
-            (len, count | more | extra)
-        } else {
-            (0, 0)
-        };
-        if let Some(at) = lease.slot(nth) {
-            view.set_len_and_flags(at, len, flags);
+        for at in (0..slots).filter_map(|nth| lease.slot(nth)) {
+            lease.view().set_len_and_flags(at, 0, 0);
         }
     }
     lease.written(slots);
-    good
+    good.is_some()
+}
+
+/// The quick way: one slot, as for most frames. A slot that says it already is
+/// not written, so that its line stays with the reader, too.
+#[inline]
+fn write_one(
+    lease: &Lease<'_>,
+    header_len: usize,
+    extra: u16,
+    batch: &Batch<'_>,
+    frame: &Frame,
+) -> Option<()> {
+    let view = lease.view();
+    let at = lease.slot(0)?;
+    let slot = view.slot(at)?;
+    let room = view.slot_buffer(slot)?;
+    let len = match batch.parts(frame) {
+        [part] if header_len == 0 => room.write_from(part),
+        _ => fill(std::slice::from_ref(&room), header_len, batch, frame),
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "buf_size fits u16")]
+    let said = (len as u16, 1 << NS_PORT_SHIFT | extra);
+    if said != (slot.len, slot.flags) {
+        view.set_len_and_flags(at, said.0, said.1);
+    }
+    Some(())
+}
+
+fn write_many(
+    lease: &Lease<'_>,
+    slots: u32,
+    header_len: usize,
+    extra: u16,
+    batch: &Batch<'_>,
+    frame: &Frame,
+) -> Option<()> {
+    let view = lease.view();
+    let mut rooms = ArrayVec::<Writable<'_>, FRAME_SLOTS>::new();
+    for nth in 0..slots {
+        let slot = view.slot(lease.slot(nth)?)?;
+        rooms.try_push(view.slot_buffer(slot)?).ok()?;
+    }
+    let mut left = fill(&rooms, header_len, batch, frame);
+    #[expect(clippy::cast_possible_truncation, reason = "at most 255 slots")]
+    let count = (slots << NS_PORT_SHIFT) as u16;
+    for (nth, room) in (0..slots).zip(&rooms) {
+        #[expect(clippy::cast_possible_truncation, reason = "buf_size fits u16")]
+        let len = left.min(room.len()) as u16;
+        left -= usize::from(len);
+        let more = if nth + 1 < slots { NS_MOREFRAG } else { 0 };
+        view.set_len_and_flags(lease.slot(nth)?, len, count | more | extra);
+    }
+    Some(())
 }
 
 /// Copies header and frame; returns how many bytes were written.
-#[inline]
 fn fill(rooms: &[Writable<'_>], header_len: usize, batch: &Batch<'_>, frame: &Frame) -> usize {
     let parts = batch.parts(frame);
     if header_len == 0 {
-        return match (rooms, parts) {
-            ([room], [part]) => room.write_from(part),
-            _ => copy(parts, rooms),
-        };
+        return copy(parts, rooms);
     }
     let Some((first, rest)) = rooms.split_first() else {
         return 0;
