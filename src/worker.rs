@@ -13,8 +13,8 @@
 //! turns, when its worker has let go of it.
 
 mod idle;
+pub mod patience;
 pub mod placement;
-mod polling;
 mod seat;
 
 use std::io;
@@ -28,8 +28,7 @@ use crate::device::QueuePair;
 use crate::event::{Alarm, Events, Interest, Poller, Waker};
 use crate::netmap::service::Client;
 use idle::{Idle, Reading};
-use polling::Patience;
-pub use polling::Polling;
+pub use patience::{Patience, Polling};
 pub use seat::Seat;
 
 /// A worker with hot pairs looks for events every so many rounds.
@@ -406,7 +405,7 @@ impl Hot {
         }
         let now = Instant::now();
         let since = *self.idle_since.get_or_insert(now);
-        if now.duration_since(since) < patience.now {
+        if now.duration_since(since) < patience.now() {
             return true;
         }
         let more = self.occupant.rest();

@@ -1,6 +1,7 @@
 //! A channel: over which one thread asks the service about one connection.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -23,10 +24,12 @@ use crate::{external, looping, memory};
 /// Our own descriptors have numbers from here on where that can be had: low
 /// ones are the program's, which may count on getting the lowest that is free.
 const FIRST_NUMBER: RawFd = 200;
-/// Looks at the page before the processor is given up.
-const LOOKS: u32 = 64;
-/// Times that the processor is given up before the bell is waited for.
-const YIELDS: u32 = 16;
+/// Looks at the page before the processor is given up: few, for it may be the
+/// one that the answer waits for.
+const LOOKS: u32 = 8;
+/// How long the processor is given up, again and again, before the bell is
+/// waited for: longer than a sync of the longest rings takes.
+const PATIENCE: Duration = Duration::from_micros(200);
 
 /// The same file under a number that is not in the program's way, if there is
 /// one.
@@ -236,6 +239,12 @@ impl Channel {
         Ok(found.result as u16)
     }
 
+    /// Whether something may have come since [`poll`](Self::poll).
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.page.ready() != self.seen
+    }
+
     /// Before the bell is waited for. Returns the bell, or `None` when there is
     /// something already.
     ///
@@ -243,7 +252,7 @@ impl Channel {
     /// `ENXIO`: the service is gone.
     pub(crate) fn sleep(&mut self) -> Result<Option<RawFd>, Errno> {
         self.page.sleep();
-        if self.page.ready() != self.seen {
+        if self.is_ready() {
             self.page.wake();
             return Ok(None);
         }
@@ -260,7 +269,7 @@ impl Channel {
         if !quiet(self.bell.fd()?) {
             return Err(Errno::ENXIO);
         }
-        Ok(self.page.ready() != self.seen)
+        Ok(self.is_ready())
     }
 
     /// Whether something may have come since this was asked last, or since
@@ -298,7 +307,8 @@ impl Channel {
 
     #[cold]
     fn outcome_later(&mut self) -> Result<Outcome, Errno> {
-        for _ in 0..YIELDS {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
             std::thread::yield_now();
             if let Some(outcome) = self.page.answer() {
                 return Ok(outcome);

@@ -4,14 +4,17 @@
 //! A connection is looked at as the kernel's netmap does in poll(2): the
 //! service syncs, says what is there, and otherwise notes who waits. Then all
 //! bells and the other descriptors are waited for, and everything is looked at
-//! again.
+//! again. Where two programs keep each other busy, what one waits for comes
+//! sooner than the system puts it to sleep: see [`linger`].
 
+use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::time::{Duration, Instant};
 
 use libc::{c_int, c_short, pollfd, sigset_t, timespec};
 use nix::errno::Errno;
+use vtnetd::worker::{Patience, Polling};
 
 use crate::cache::with_channel;
 use crate::real::{POLL, PPOLL};
@@ -113,6 +116,44 @@ pub(crate) fn look(watched: &mut [Watched], arm: bool) -> usize {
     count
 }
 
+thread_local! {
+    /// Of this thread's waits.
+    static PATIENCE: RefCell<Patience> = RefCell::new(Patience::new(Polling::default()));
+}
+
+fn with_patience<T>(with: impl FnOnce(&mut Patience) -> T) -> Option<T> {
+    // A signal handler may come while its thread is in here, or at its end.
+    let with = |patience: &RefCell<Patience>| Some(with(&mut *patience.try_borrow_mut().ok()?));
+    PATIENCE.try_with(with).ok().flatten()
+}
+
+/// Lets others have the processor for a while, before the bells are waited for.
+/// Returns whether something may have come.
+fn linger(watched: &[Watched]) -> bool {
+    let ready = |one: &Watched| {
+        let ready = with_channel(one.fd, |channel| Ok(channel.is_ready()));
+        !matches!(ready, Some(Ok(false)))
+    };
+    let begun = Instant::now();
+    loop {
+        std::thread::yield_now();
+        if watched.iter().any(ready) {
+            with_patience(Patience::reward);
+            return true;
+        }
+        let over = |patience: &mut Patience| {
+            let over = begun.elapsed() >= patience.now();
+            if over {
+                patience.disappoint();
+            }
+            over
+        };
+        if with_patience(over) != Some(false) {
+            return false;
+        }
+    }
+}
+
 /// What ended a sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
@@ -135,6 +176,11 @@ pub(crate) fn sleep(
     mask: *const sigset_t,
 ) -> Result<Woken, Errno> {
     limit.begin();
+    let begun = Instant::now();
+    if linger(watched) {
+        others.iter_mut().for_each(|other| other.revents = 0);
+        return Ok(Woken::By(0));
+    }
     let own = others.len();
     let mut something = false;
     for one in watched {
@@ -165,7 +211,11 @@ pub(crate) fn sleep(
         return Ok(Woken::Late);
     }
     let ready = others.iter().filter(|other| other.revents != 0);
-    Ok(Woken::By(ready.count()))
+    let ready = ready.count();
+    if ready == 0 {
+        with_patience(|patience| patience.regret(begun.elapsed()));
+    }
+    Ok(Woken::By(ready))
 }
 
 /// ppoll(2).

@@ -1,4 +1,4 @@
-//! How long a worker looks for more work before it sleeps.
+//! How long to look for something in vain before sleeping.
 
 use std::time::Duration;
 
@@ -21,17 +21,19 @@ impl Default for Polling {
 /// The least that [`Patience`] comes down to: as long as a few looks take.
 const LEAST: Duration = Duration::from_micros(4);
 
-/// How long a worker looks in vain now. Where work comes while it looks, it
+/// How long somebody looks in vain now. Where work comes while it looks, it
 /// gets more patient, up to the limit; where it has looked in vain, it soon
 /// loses patience: at a thousand frames a second it mostly sleeps, under load
 /// it never does.
-pub(super) struct Patience {
+#[derive(Debug)]
+pub struct Patience {
     limit: Polling,
-    pub(super) now: Duration,
+    now: Duration,
 }
 
 impl Patience {
-    pub(super) fn new(limit: Polling) -> Self {
+    /// As patient as `limit` lets it be.
+    pub fn new(limit: Polling) -> Self {
         let now = match limit {
             Polling::AtMost(most) => most,
             Polling::Always => Duration::MAX,
@@ -39,15 +41,30 @@ impl Patience {
         Self { limit, now }
     }
 
+    /// How long to look.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
     /// Work came before it was at an end.
-    pub(super) fn reward(&mut self) {
+    pub fn reward(&mut self) {
         if let Polling::AtMost(most) = self.limit {
             self.now = (2 * self.now).min(most);
         }
     }
 
+    /// It had come to its end, and work came so long after the first look: where
+    /// that is within the limit, it should have lasted.
+    pub fn regret(&mut self, waited: Duration) {
+        if let Polling::AtMost(most) = self.limit {
+            if waited <= most {
+                self.now = most;
+            }
+        }
+    }
+
     /// It has come to its end.
-    pub(super) fn disappoint(&mut self) {
+    pub fn disappoint(&mut self) {
         if let Polling::AtMost(most) = self.limit {
             self.now = (self.now / 4).max(LEAST).min(most);
         }
@@ -84,10 +101,22 @@ mod tests {
     }
 
     #[test]
+    fn patience_that_should_have_lasted_is_back_at_once() {
+        let mut patience = Patience::new(Polling::default());
+        let limit = patience.now();
+        patience.disappoint();
+        patience.regret(2 * limit);
+        assert_eq!(patience.now(), limit / 4);
+        patience.regret(limit);
+        assert_eq!(patience.now(), limit);
+    }
+
+    #[test]
     fn limits_of_patience_are_kept() {
         let mut none = Patience::new(Polling::AtMost(Duration::ZERO));
         none.disappoint();
         none.reward();
+        none.regret(Duration::ZERO);
         assert_eq!(none.now, Duration::ZERO);
         let mut endless = Patience::new(Polling::Always);
         endless.disappoint();
