@@ -23,6 +23,7 @@ use nix::sys::signal::Signal;
 use scene::{SOON, Scene};
 
 /// A way for frames.
+#[derive(Clone, Copy)]
 struct Way {
     name: &'static str,
     from: &'static str,
@@ -81,16 +82,21 @@ fn main() -> ExitCode {
         bed::skipped(missing);
         return ExitCode::SUCCESS;
     }
-    for way in &WAYS {
-        let time = Duration::from_secs(seconds.into());
-        let rates: Result<Vec<_>> = (0..rounds).map(|_| measure(way, time)).collect();
-        match rates {
-            Ok(rates) => print(way, &rates),
-            Err(error) => {
-                eprintln!("{error}");
-                return ExitCode::FAILURE;
+    let time = Duration::from_secs(seconds.into());
+    let mut all = WAYS.map(|way| (way, Vec::new()));
+    for _ in 0..rounds {
+        for (way, rates) in &mut all {
+            match measure(way, time) {
+                Ok(rate) => rates.push(rate),
+                Err(error) => {
+                    eprintln!("{error}");
+                    return ExitCode::FAILURE;
+                }
             }
         }
+    }
+    for (way, rates) in &all {
+        print(way, rates);
     }
     ExitCode::SUCCESS
 }
@@ -104,12 +110,14 @@ fn print(way: &Way, rates: &[Rates]) {
     let (sent, received) = (median(|rate| rate.sent), median(|rate| rate.received));
     let copied = median(|rate| rate.copied);
     println!(
-        "{:6} {:4} bytes: sent {:.3} M/s, received {:.3} M/s; a copy loop {:.3} M/s; {:.2} of it",
+        "{:6} {:4} bytes: sent {:.3} M/s, received {:.3} M/s; a copy loop {:.3} M/s; \
+         sent {:.2}, received {:.2} of it",
         way.name,
         way.length,
         sent / 1e6,
         received / 1e6,
         copied / 1e6,
+        sent / copied,
         received / copied
     );
 }
