@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use libc::{c_int, c_short, pollfd, sigset_t, timespec};
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use vtnetd::worker::{Patience, Polling};
 
 use crate::cache::with_channel;
@@ -154,6 +155,43 @@ fn linger(watched: &[Watched]) -> bool {
     }
 }
 
+/// Signals that wait while this is there: one that came after the last look, but
+/// before the system sleeps, would not end the sleep.
+struct Held(SigSet);
+
+impl Held {
+    fn new() -> Result<Self, Errno> {
+        let mut held = SigSet::all();
+        // What a fault makes cannot wait.
+        for fault in [
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGSEGV,
+        ] {
+            held.remove(fault);
+        }
+        held.thread_swap_mask(SigmaskHow::SIG_BLOCK).map(Self)
+    }
+
+    /// What ppoll(2) is to let through: what `mask` does, or if that is null
+    /// what the thread did.
+    fn mask(&self, mask: *const sigset_t) -> *const sigset_t {
+        if mask.is_null() {
+            ptr::from_ref(self.0.as_ref())
+        } else {
+            mask
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It was the thread's mask before.
+        let _ = self.0.thread_set_mask();
+    }
+}
+
 /// What ended a sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
@@ -176,6 +214,7 @@ pub(crate) fn sleep(
     mask: *const sigset_t,
 ) -> Result<Woken, Errno> {
     limit.begin();
+    let held = Held::new()?;
     let begun = Instant::now();
     if linger(watched) {
         others.iter_mut().for_each(|other| other.revents = 0);
@@ -198,7 +237,7 @@ pub(crate) fn sleep(
         others.iter_mut().for_each(|other| other.revents = 0);
         Ok(0)
     } else {
-        wait(others, *limit, mask)
+        wait(others, *limit, held.mask(mask))
     };
     for one in watched {
         if let Some(Err(_)) = with_channel(one.fd, |channel| channel.wake()) {

@@ -150,11 +150,12 @@ fn signal() {
     let stop = Arc::clone(&ended);
     let kicker = thread::spawn(move || {
         let thread = thread;
-        // One that comes before the wait is missed; the next is not.
+        // One that comes before the wait is missed; the next is not. One upon
+        // another would leave the thread no time to get to the wait.
         while !stop.load(std::sync::atomic::Ordering::Acquire) {
             // SAFETY: the thread lives as long as this one is waited for.
             unsafe { libc::pthread_kill(thread.0, libc::SIGUSR1) };
-            thread::yield_now();
+            thread::sleep(Duration::from_millis(1));
         }
     });
     assert_eq!(errno(poll(port.fd, libc::POLLIN, -1)), libc::EINTR);
