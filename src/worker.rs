@@ -314,6 +314,9 @@ impl Worker {
             if hot.is_empty() || round % ROUNDS_PER_WAIT == 0 {
                 let timeout = (!hot.is_empty()).then_some(Duration::ZERO);
                 let waited = self.poller.wait(&mut events, timeout);
+                if hot.is_empty() {
+                    self.idle.note();
+                }
                 // Set while there is work. It goes off once in the first sleep
                 // afterwards, which costs less than to set it for each event.
                 let alarmed = match (events.is_empty(), hot.is_empty()) {
@@ -337,7 +340,7 @@ impl Worker {
             if worked {
                 self.idle.end();
             } else {
-                self.idle.begin();
+                self.idle.note();
             }
             // A client runs on the same processors: it cannot ask for anything
             // while nobody lets it.

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// A worker's time without work. It alone writes here, when work ends and when
-/// it begins again; while there is work this costs no look at the clock.
+/// A worker's time without work. It alone writes here, while it looks in vain and
+/// when work begins again; while there is work this costs no look at the clock.
 pub(super) struct Idle {
     start: Instant,
     /// Nanoseconds of all spans that are over.
@@ -12,6 +12,9 @@ pub(super) struct Idle {
     /// When the span began that is not, in nanoseconds from `start`, plus one;
     /// 0: the worker works.
     since: AtomicU64,
+    /// When there was nothing to do last: from then on there was work, if there
+    /// is any.
+    last: AtomicU64,
 }
 
 impl Idle {
@@ -20,6 +23,7 @@ impl Idle {
             start: Instant::now(),
             spent: AtomicU64::new(0),
             since: AtomicU64::new(0),
+            last: AtomicU64::new(0),
         }
     }
 
@@ -28,21 +32,26 @@ impl Idle {
         u64::try_from(nanoseconds).unwrap_or(u64::MAX - 1)
     }
 
-    /// There was nothing to do.
+    /// There was nothing to do until now.
     #[inline]
-    pub(super) fn begin(&self) {
+    pub(super) fn note(&self) {
+        self.note_at(Instant::now());
+    }
+
+    fn note_at(&self, at: Instant) {
+        let now = self.nanoseconds(at);
+        self.last.store(now, Ordering::Relaxed);
         if self.since.load(Ordering::Relaxed) == 0 {
-            let now = self.nanoseconds(Instant::now());
             self.since.store(now + 1, Ordering::Relaxed);
         }
     }
 
-    /// There was something to do.
+    /// There was something to do, since there was nothing last.
     #[inline]
     pub(super) fn end(&self) {
         let since = self.since.load(Ordering::Relaxed);
         if since != 0 {
-            let span = self.nanoseconds(Instant::now()).saturating_sub(since - 1);
+            let span = self.last.load(Ordering::Relaxed).saturating_sub(since - 1);
             let spent = self.spent.load(Ordering::Relaxed);
             self.spent.store(spent + span, Ordering::Relaxed);
             self.since.store(0, Ordering::Relaxed);
@@ -117,17 +126,24 @@ mod tests {
         assert_eq!(third.next(&idle, at(400)).busy, 1000);
     }
 
+    /// The round that work is found in is work, however short it is.
     #[test]
-    fn spans_begin_and_end_once() {
+    fn a_span_lasts_up_to_the_last_look_in_vain() {
         let idle = Idle::new();
+        let at = |ms| idle.start + Duration::from_millis(ms);
         idle.end();
         assert_eq!(idle.spent.load(Ordering::Relaxed), 0);
-        idle.begin();
-        let since = idle.since.load(Ordering::Relaxed);
-        idle.begin();
-        assert_eq!(idle.since.load(Ordering::Relaxed), since);
+        for ms in [10, 20, 30] {
+            idle.note_at(at(ms));
+            assert_eq!(idle.since.load(Ordering::Relaxed), 10_000_001);
+        }
+        assert_eq!(idle.until(at(35)), 25_000_000);
         idle.end();
         assert_eq!(idle.since.load(Ordering::Relaxed), 0);
-        assert_ne!(idle.until(Instant::now()), 0);
+        idle.end();
+        assert_eq!(idle.until(at(40)), 20_000_000);
+        idle.note_at(at(50));
+        idle.end();
+        assert_eq!(idle.until(at(60)), 20_000_000);
     }
 }

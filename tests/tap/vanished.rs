@@ -72,6 +72,21 @@ fn send(tap: &dyn Backend, area: &Area) -> Sent {
     tap.send(0, &batch)
 }
 
+/// Two frames for a guest that segments TCP itself.
+fn send_two_unfinished(tap: &dyn Backend, host: &PacketSocket) {
+    let (header, frame) = open(Ip::V4, TCP, 1, &[7; 5000]);
+    let header = NetHeader {
+        gso_type: GSO_TCPV4,
+        gso_size: 1448,
+        ..header
+    };
+    let offloads = net::F_GUEST_CSUM | net::F_GUEST_TSO4;
+    tap.set_features(offloads, 12).unwrap();
+    for _ in 0..2 {
+        host.send_with(header, &turned(frame.clone()));
+    }
+}
+
 #[test]
 fn memory_that_was_cut_off_costs_its_frames_only() {
     // A frame is copied if it is short, as the first is taken to be.
@@ -111,17 +126,7 @@ fn what_waited_for_another_guest_is_finished_for_this_one() {
         let host = PacketSocket::with_headers("tap0");
         let mut memory = DriverMemory::of_len(1 << 17, 1).unwrap();
         let area = memory.allocate(1 << 16, 1).unwrap();
-        let (header, frame) = open(Ip::V4, TCP, 1, &[7; 5000]);
-        let header = NetHeader {
-            gso_type: GSO_TCPV4,
-            gso_size: 1448,
-            ..header
-        };
-        let offloads = net::F_GUEST_CSUM | net::F_GUEST_TSO4;
-        tap.set_features(offloads, 12).unwrap();
-        for _ in 0..2 {
-            host.send_with(header, &turned(frame.clone()));
-        }
+        send_two_unfinished(tap.as_ref(), &host);
         let mut buffer = Buffer::new(&area);
         buffer.parts.truncate(1);
         // Both are in the tap's queue now, as they were meant for this guest.
@@ -140,17 +145,7 @@ fn room_for_long_frames_is_asked_when_they_come() {
         let host = PacketSocket::with_headers("tap0");
         let mut memory = DriverMemory::of_len(1 << 17, 1).unwrap();
         let area = memory.allocate(1 << 16, 1).unwrap();
-        let (header, frame) = open(Ip::V4, TCP, 1, &[7; 5000]);
-        let header = NetHeader {
-            gso_type: GSO_TCPV4,
-            gso_size: 1448,
-            ..header
-        };
-        let offloads = net::F_GUEST_CSUM | net::F_GUEST_TSO4;
-        tap.set_features(offloads, 12).unwrap();
-        for _ in 0..2 {
-            host.send_with(header, &turned(frame.clone()));
-        }
+        send_two_unfinished(tap.as_ref(), &host);
         let mut buffer = Buffer::new(&area);
         assert_eq!(receive(tap.as_ref(), &mut buffer), Received::Drained);
         assert_eq!(buffer.finished.len(), 2);
