@@ -18,6 +18,7 @@ use vtnetd::netmap::service::wire::socket::{
 use vtnetd::netmap::service::wire::{Answer, MESSAGE_MAX, Request, VERSION};
 
 use crate::descriptors::{self, OWN, changes_of};
+use crate::pipes::Pipes;
 use crate::real::POLL;
 use crate::{external, looping, memory};
 
@@ -97,6 +98,7 @@ pub(crate) struct Channel {
     page: Client,
     /// `ready` as it was before the last poll.
     seen: u32,
+    pipes: Pipes,
 }
 
 /// The program's own memory.
@@ -152,6 +154,7 @@ impl Channel {
             socket,
             bell,
             page,
+            pipes: Pipes::default(),
         })
     }
 
@@ -214,12 +217,42 @@ impl Channel {
     /// The service's; `ENXIO` also when it is gone.
     #[inline]
     pub(crate) fn sync(&mut self, direction: Direction) -> Result<(), Errno> {
+        if self.pipes.sync(direction) {
+            return self.tell();
+        }
         let done = self.operate(Operation::Sync(direction))?;
-        match done.result {
-            0 => Ok(()),
-            errno => Err(Errno::from_raw(
-                i32::try_from(errno).unwrap_or(libc::EPROTO),
-            )),
+        self.borrow_at_times();
+        check_result(done)
+    }
+
+    /// After a sync of this thread's own: whoever sleeps until what it has passed
+    /// on comes is told by the service.
+    #[inline]
+    fn tell(&mut self) -> Result<(), Errno> {
+        if self.pipes.is_awaited() {
+            self.operate(Operation::Tell)?;
+        }
+        Ok(())
+    }
+
+    /// After a sync of the service's: has this thread do the next ones itself, if
+    /// it may.
+    #[inline]
+    fn borrow_at_times(&mut self) {
+        if self.pipes.are_due() {
+            self.borrow();
+        }
+    }
+
+    #[cold]
+    fn borrow(&mut self) {
+        if self.pipes.are_unknown() {
+            let asked = self.ask(&Request::Borrow, None);
+            self.pipes.meet(asked);
+        }
+        if self.pipes.can_be_had() {
+            let borrowed = self.operate(Operation::Borrow).and_then(check_result);
+            self.pipes.have(borrowed.is_ok());
         }
     }
 
@@ -231,7 +264,11 @@ impl Channel {
     #[inline]
     pub(crate) fn poll(&mut self, events: u16, arm: bool) -> Result<u16, Errno> {
         self.seen = self.page.ready();
+        if let Some(found) = self.pipes.poll(events) {
+            return self.tell().map(|()| found);
+        }
         let found = self.operate(Operation::Poll { events, arm })?;
+        self.borrow_at_times();
         #[expect(
             clippy::cast_possible_truncation,
             reason = "poll's events have 16 bits"
@@ -242,7 +279,7 @@ impl Channel {
     /// Whether something may have come since [`poll`](Self::poll).
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
-        self.page.ready() != self.seen
+        self.page.ready() != self.seen || self.pipes.have_news()
     }
 
     /// Before the bell is waited for. Returns the bell, or `None` when there is
@@ -251,6 +288,13 @@ impl Channel {
     /// # Errors
     /// `ENXIO`: the service is gone.
     pub(crate) fn sleep(&mut self) -> Result<Option<RawFd>, Errno> {
+        if let Some(events) = self.pipes.awaited_events() {
+            let noted = self.operate(Operation::Await { events })?;
+            // Where it was not, the next poll is the service's.
+            if noted.result != 0 || self.is_ready() {
+                return Ok(None);
+            }
+        }
         self.page.sleep();
         if self.is_ready() {
             self.page.wake();
@@ -330,7 +374,16 @@ impl Channel {
 }
 
 fn check(answer: &Answer) -> Result<(), Errno> {
-    match answer.errno {
+    check_number(answer.errno)
+}
+
+/// What came of an operation whose result is an errno.
+fn check_result(outcome: Outcome) -> Result<(), Errno> {
+    check_number(outcome.result)
+}
+
+fn check_number(errno: u32) -> Result<(), Errno> {
+    match errno {
         0 => Ok(()),
         errno => Err(Errno::from_raw(
             i32::try_from(errno).unwrap_or(libc::EPROTO),

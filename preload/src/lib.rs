@@ -15,6 +15,7 @@
 //! | `edge` | results become return values and errno |
 //! | `connection` | making and recognising the program's descriptors |
 //! | `channel` | one thread's way to ask about one connection |
+//! | `pipes` | pipes that a thread syncs itself |
 //! | `cache` | the channels of a thread |
 //! | `descriptors` | what is known of descriptors without asking the system |
 //! | `memory` | the program's memory, as a request names it |
@@ -39,6 +40,7 @@ mod kevents;
 mod looping;
 mod mappings;
 mod memory;
+mod pipes;
 mod polling;
 mod real;
 mod registered;

@@ -289,7 +289,12 @@ impl Adapter {
                 // It is there by now.
                 link = Some(pipe.link(*end, direction, index)?);
             }
-            Kind::Monitor(monitor) if direction == Direction::Rx => monitor.watch(index, &kring),
+            Kind::Monitor(monitor) if direction == Direction::Rx => {
+                monitor.watch(index, &kring);
+                if let Kind::Pipe(PipeEnd { pipe, .. }) = &monitor.parent.kind {
+                    pipe.recall();
+                }
+            }
             Kind::Device(port) => {
                 if let Err(error) = port.rings_changed() {
                     rings.unbind(direction, index);
@@ -365,8 +370,10 @@ impl Adapter {
     /// Somebody is going to sleep until the ring has frames, or room.
     #[inline]
     pub fn wait_for(&self, direction: Direction, bound: &Bound) {
-        if let Kind::Device(port) = &self.kind {
-            port.wait_for(direction, bound.index);
+        match (&self.kind, &bound.link) {
+            (Kind::Device(port), _) => port.wait_for(direction, bound.index),
+            (_, Some(link)) => link.wait_for(direction),
+            _ => {}
         }
     }
 
@@ -414,6 +421,12 @@ impl Bound {
         if let Some(link) = &self.link {
             link.keep();
         }
+    }
+
+    /// The link that it is a half of, if it is a pipe's.
+    #[inline]
+    pub fn link(&self) -> Option<&Arc<Link>> {
+        self.link.as_ref()
     }
 
     /// The rings that are synced with this one: its own, and the other half of

@@ -46,6 +46,7 @@ pub mod monitor;
 pub mod name;
 pub mod offload;
 pub mod pipe;
+pub mod poll;
 pub mod port;
 pub mod register;
 pub mod ring_port;

@@ -15,6 +15,16 @@ pub enum Direction {
     Rx,
 }
 
+impl Direction {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Tx => Self::Rx,
+            Self::Rx => Self::Tx,
+        }
+    }
+}
+
 /// Bytes of the virtio-net header in front of every frame, if there is any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HeaderLen {

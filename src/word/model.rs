@@ -173,6 +173,33 @@ macro_rules! shared {
             }
 
             /// As `std`'s.
+            ///
+            /// # Errors
+            /// What is there is another number: that.
+            pub fn compare_exchange(
+                &self,
+                current: $number,
+                new: $number,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$number, $number> {
+                let (current, new) = (current.into(), new.into());
+                let exchange = |word: &loom::sync::atomic::AtomicU64| match word
+                    .compare_exchange(current, new, success, failure)
+                {
+                    Ok(old) => (old, new),
+                    Err(other) => (other, other),
+                };
+                let found: u64 = change(self.at(), exchange);
+                let number = found as $number;
+                if found == current {
+                    Ok(number)
+                } else {
+                    Err(number)
+                }
+            }
+
+            /// As `std`'s.
             pub fn fetch_add(&self, value: $number, order: Ordering) -> $number {
                 let value: u64 = value.into();
                 let add = |word: &loom::sync::atomic::AtomicU64| {

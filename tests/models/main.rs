@@ -10,5 +10,6 @@
 
 mod kloop;
 mod page;
+mod pipe;
 mod queue;
 mod worker;

@@ -13,6 +13,7 @@ mod message;
 mod requests;
 mod sync_loop;
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -167,6 +168,15 @@ impl Control {
         }
         registration.sync_each(direction);
         Ok(())
+    }
+
+    /// Lends the bound rings to the client's thread with the number `holder`.
+    /// Returns whether it has them.
+    pub(super) fn lend(&self, holder: NonZeroU32) -> bool {
+        let registration = self.registration();
+        registration.is_some_and(|registration| {
+            !self.shared_block.load(Ordering::Acquire) && registration.lend(holder)
+        })
     }
 
     /// poll(2): as [`Registration::poll`]; `POLLERR` alone when nothing is

@@ -142,7 +142,10 @@ impl Control {
         let _binding = self.binding();
         let begun = match self.registration() {
             _ if self.is_looping() => Err(Errno::EBUSY),
-            Some(registration) => csb::begin(registration, &block, memory),
+            Some(registration) => {
+                registration.recall();
+                csb::begin(registration, &block, memory)
+            }
             // No rings, nothing to check.
             None => Ok(false),
         };

@@ -13,6 +13,7 @@ use super::{ClientMemory, Control, Message};
 use crate::netmap::abi::nmreq::LoopBody;
 use crate::netmap::abi::option::*;
 use crate::netmap::kloop::{Handle, Job, Plan};
+use crate::netmap::poll::{IN, OUT};
 use crate::netmap::port::{Direction, Port};
 use crate::netmap::register::Registration;
 use crate::netmap::sync::{Hardware, Pointers};
@@ -45,9 +46,12 @@ impl Control {
     }
 
     /// Has the ring pointers in `block` from now on.
-    pub(super) fn share(&self, block: SharedBlock) {
+    pub(in crate::netmap) fn share(&self, block: SharedBlock) {
         self.sync_loop().block = block;
         self.shared_block.store(true, Ordering::Release);
+        if let Some(registration) = self.registration() {
+            registration.recall();
+        }
     }
 
     /// A loop uses the block: no other one can come in its place.
@@ -127,7 +131,7 @@ impl Control {
     /// `ENXIO` when nothing is bound, `EINVAL` when the client has no block of
     /// ring pointers.
     pub fn listen(&self) -> Result<(), Errno> {
-        self.looping()?.await_news();
+        self.looping()?.await_news(IN | OUT);
         Ok(())
     }
 

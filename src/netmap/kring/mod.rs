@@ -60,7 +60,7 @@ impl Wake {
     /// Either.
     pub const ANY: Self = Self(3);
 
-    fn of(direction: Direction) -> Self {
+    pub(super) fn of(direction: Direction) -> Self {
         match direction {
             Direction::Rx => Self::FRAMES,
             Direction::Tx => Self::ROOM,
@@ -139,7 +139,7 @@ pub struct Synced {
 }
 
 impl Synced {
-    fn new(began_anew: bool, user: &User) -> Self {
+    pub(super) fn new(began_anew: bool, user: &User) -> Self {
         Self {
             began_anew,
             ready: user.rcur != user.rtail,
@@ -397,6 +397,12 @@ impl Kring {
     /// How far the port is, where it alone moves that.
     pub(super) fn set_hardware(&self, hardware: Hardware) {
         lock(&self.queue).hardware = hardware;
+    }
+
+    /// Goes on from where somebody else has brought the ring.
+    pub(super) fn resume(&self, user: User, hardware: Hardware) {
+        lock(&self.user).user = user;
+        self.set_hardware(hardware);
     }
 
     /// What the application has not taken over yet, or given back.

@@ -14,8 +14,10 @@
 
 mod entries;
 mod external;
+mod mapped;
 mod object;
 mod pool;
+mod progress;
 mod region;
 mod taken;
 mod view;
@@ -30,8 +32,10 @@ use super::abi;
 use super::authority::LimitError;
 pub use entries::{Entries, Entry};
 pub use external::ExternalConfig;
+pub use mapped::{Buffers, Mapped};
 use object::{ObjectId, SharedObject};
 pub use pool::{PoolLayout, PoolSize};
+pub use progress::{Line, Progress};
 pub use region::Region;
 pub use taken::{InterfaceMemory, InterfaceSpec, RingMemory, RingSpec};
 #[cfg(target_os = "freebsd")]

@@ -60,6 +60,12 @@ impl SharedObject {
         })
     }
 
+    /// An object of the service's, which nobody can make smaller, as one of its
+    /// clients has it.
+    pub(super) fn of_service(fd: OwnedFd, len: NonZeroUsize) -> nix::Result<Self> {
+        Self::map(fd, len, true)
+    }
+
     fn map(fd: OwnedFd, len: NonZeroUsize, external: bool) -> nix::Result<Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the system's choice touches
@@ -77,6 +83,12 @@ impl SharedObject {
     #[inline]
     pub(super) fn base(&self) -> NonNull<u8> {
         self.base
+    }
+
+    /// Bytes that are mapped.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.len.get()
     }
 
     /// Which object it is, and how much of it.

@@ -57,7 +57,7 @@ pub struct Region {
     object: SharedObject,
     bytes: u64,
     interfaces: PoolLayout,
-    rings: PoolLayout,
+    pub(super) rings: PoolLayout,
     pub(super) buffers: PoolLayout,
     free: Mutex<Pools>,
     charge: OnceLock<Charge>,
@@ -252,6 +252,9 @@ impl Region {
         // SAFETY: a ring's object is large enough (see above) and aligned to 8
         // bytes.
         unsafe { self.at(ring.offset).cast().write_unaligned(header) };
+        if let Some(progress) = ring.progress() {
+            progress.clear();
+        }
         let view = ring.view();
         for at in 0..spec.slots {
             let (mut buf_idx, mut len) = (0, 0);

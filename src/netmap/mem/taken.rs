@@ -4,6 +4,8 @@
 use std::mem::offset_of;
 use std::sync::{Arc, OnceLock};
 
+use super::mapped::line_behind;
+use super::progress::{LINE, Progress};
 use super::region::Region;
 use super::view::{RingParts, RingView, SlotOffsets};
 use crate::netmap::abi;
@@ -51,6 +53,17 @@ impl RingMemory {
             Some(offsets) => view.with_offsets(*offsets),
             None => view,
         }
+    }
+
+    /// How far the ring is, for a pipe's, where its object has room for that
+    /// behind the slots.
+    #[inline]
+    pub fn progress(&self) -> Option<Progress<'_>> {
+        let line = line_behind(self.offset, self.slots);
+        let end = self.offset + u64::from(self.region.rings.size);
+        // SAFETY: inside of the ring's object, which is mapped while the region
+        // lives; regions are aligned to pages, and lines in them to their size.
+        (line + LINE as u64 <= end).then(|| unsafe { Progress::new(self.region.at(line)) })
     }
 
     /// Lets slots say where in the buffer their data begins, from now on.

@@ -15,20 +15,24 @@
 //!
 //! A ring is linked when either end binds it, and stays so while the pipe has
 //! a user: who closes one end and opens it again finds what was in it.
+//!
+//! A client whose rings are pipes' can be lent its halves of their links: it
+//! syncs them in its own threads then, with neither a system call nor the
+//! service ([`borrowed`]). The service takes them back whenever somebody else
+//! has to do with them ([`link`]).
+
+pub mod borrowed;
+pub mod link;
+pub mod pass;
 
 use std::collections::HashMap;
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use zerocopy::transmute;
-
-use super::abi::{NS_BUF_CHANGED, NS_MOREFRAG, Slot};
-use super::kring::{Counts, Kring, Synced};
-use super::mem::{MemError, Region, RingView};
+use super::kring::Kring;
+use super::mem::{MemError, Region};
 use super::port::Direction;
 use super::rings::{Rings, Shape, ring_name};
-use super::sync::Hardware;
+pub use link::Link;
 
 /// One of a pipe's ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,13 +144,7 @@ impl Pipe {
             to.view()
                 .set_slot(at, from.view().slot(at).unwrap_or_default());
         }
-        let link = Arc::new(Link {
-            tx_tail: AtomicU32::new(tx.hardware().hwtail),
-            rx_tail: AtomicU32::new(rx.hardware().hwtail),
-            kept: AtomicBool::new(false),
-            tx,
-            rx,
-        });
+        let link = Arc::new(Link::new(tx, rx));
         links.insert((sender, index), Arc::clone(&link));
         Ok(link)
     }
@@ -154,190 +152,22 @@ impl Pipe {
     /// A registration was refused: what was linked for it alone is given back.
     pub fn unlink_unused(&self) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.retain(|_, link| link.kept.load(Ordering::Relaxed));
+        links.retain(|_, link| link.is_kept());
     }
-}
 
-/// A transmit ring and the receive ring that it leads to.
-#[derive(Debug)]
-pub struct Link {
-    tx: Arc<Kring>,
-    rx: Arc<Kring>,
-    /// The transmit ring's `hwtail` from its next sync on.
-    tx_tail: AtomicU32,
-    /// The receive ring's.
-    rx_tail: AtomicU32,
-    /// Some registration has had it.
-    kept: AtomicBool,
-}
-
-/// Passes slots of `from` on to the same places of another ring, each as `fit`
-/// makes it of itself and of what is there. `passed` is told of each, and where
-/// it is. Returns how many were bad.
-///
-/// A slot that is there already is not written: a line that nobody writes need
-/// not go from one processor to another, which takes longer than all that is
-/// done for its slots.
-#[inline]
-fn pass(
-    (from, slots): (&RingView<'_>, Range<u32>),
-    to: &RingView<'_>,
-    fit: impl Fn(Slot, Slot) -> Slot,
-    mut passed: impl FnMut(Slot, u32),
-) -> u64 {
-    let mut bad_slots = 0;
-    for run in from.runs(slots) {
-        for at in run {
-            // Both rings have as many.
-            let (Some(ours), Some(theirs)) = (from.slot_words(at), to.slot_words(at)) else {
-                continue;
-            };
-            let mut slot: Slot = transmute!(ours);
-            let is_there = ours == theirs && slot.flags & NS_BUF_CHANGED == 0;
-            if !is_there || !is_good(to, slot) {
-                let good;
-                (slot, good) = put((from, slot), (to, transmute!(theirs)), at, &fit);
-                bad_slots += u64::from(!good);
-            }
-            passed(slot, at);
+    /// Takes back what clients have been lent, before something changes that
+    /// they do not know of.
+    pub fn recall(&self) {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        // All are on their way before one is waited for.
+        for (link, direction) in links
+            .values()
+            .flat_map(|link| [Direction::Tx, Direction::Rx].map(|direction| (link, direction)))
+        {
+            link.try_recall(direction);
         }
-    }
-    bad_slots
-}
-
-/// It names a buffer of the region, and is not longer than that.
-#[inline]
-fn is_good(view: &RingView<'_>, slot: Slot) -> bool {
-    view.is_buffer(slot.buf_idx) && u32::from(slot.len) <= view.buf_size()
-}
-
-/// Puts the slot `ours` at place `at` into the other ring, where `theirs` is. One
-/// that is bad is empty there, and where need be has the buffer that is there.
-/// Returns what is there now, and whether it was good.
-fn put(
-    (from, ours): (&RingView<'_>, Slot),
-    (to, theirs): (&RingView<'_>, Slot),
-    at: u32,
-    fit: &impl Fn(Slot, Slot) -> Slot,
-) -> (Slot, bool) {
-    let mut slot = ours;
-    let good = is_good(to, ours);
-    if !good {
-        slot.len = 0;
-        if !to.is_buffer(ours.buf_idx) {
-            slot.buf_idx = theirs.buf_idx;
-        }
-    }
-    let slot = fit(slot, theirs);
-    to.set_slot(at, slot);
-    if ours.flags & NS_BUF_CHANGED != 0 {
-        from.set_len_and_flags(at, ours.len, ours.flags & !NS_BUF_CHANGED);
-    }
-    (slot, good)
-}
-
-impl Link {
-    /// The half of one direction.
-    pub fn kring(&self, direction: Direction) -> &Arc<Kring> {
-        match direction {
-            Direction::Tx => &self.tx,
-            Direction::Rx => &self.rx,
-        }
-    }
-
-    /// Somebody is registered with it: it stays as long as the pipe.
-    pub fn keep(&self) {
-        self.kept.store(true, Ordering::Relaxed);
-    }
-
-    /// Sends: whole frames are published, what is left of one waits for its
-    /// end.
-    pub fn txsync(&self) -> Synced {
-        self.tx.txsync_with(|head, hardware| {
-            let after = Hardware {
-                hwcur: head,
-                hwtail: self.tx_tail.load(Ordering::Acquire),
-            };
-            if hardware.hwcur == head {
-                return after;
-            }
-            let (tx, rx) = (self.tx.view(), self.rx.view());
-            // What the receiver wants to have room for in front of the data.
-            let with_room = |slot, theirs| {
-                let offset = rx.offset(theirs);
-                if rx.offset(slot) < offset {
-                    rx.with_offset(slot, offset)
-                } else {
-                    slot
-                }
-            };
-            let mut counts = Counts::default();
-            let mut published = None;
-            let passed = |slot: Slot, at| {
-                counts.bytes += u64::from(slot.len);
-                if slot.flags & NS_MOREFRAG == 0 {
-                    counts.frames += 1;
-                    published = Some(at);
-                }
-            };
-            counts.bad_slots = pass((&tx, hardware.hwcur..head), &rx, with_room, passed);
-            self.tx.count(&counts);
-            if let Some(last) = published {
-                let end = rx.next(last);
-                let begin = self.rx_tail.load(Ordering::Relaxed);
-                self.rx.watched(begin..end);
-                self.rx_tail.store(end, Ordering::Release);
-                self.rx.notify();
-            }
-            after
-        })
-    }
-
-    /// Receives: what was published is the application's, what it released is
-    /// the sender's again.
-    pub fn rxsync(&self) -> Synced {
-        self.rx.rxsync_with(|head, hardware| {
-            let after = Hardware {
-                hwcur: head,
-                hwtail: self.rx_tail.load(Ordering::Acquire),
-            };
-            if hardware.hwcur != head {
-                let (tx, rx) = (self.tx.view(), self.rx.view());
-                let released = (&rx, hardware.hwcur..head);
-                let bad_slots = pass(released, &tx, |slot, _| slot, |_, _| {});
-                if bad_slots > 0 {
-                    self.rx.count(&Counts {
-                        bad_slots,
-                        ..Counts::default()
-                    });
-                }
-                let last = tx.num_slots().saturating_sub(1);
-                let tail = head.checked_sub(1).unwrap_or(last);
-                self.tx_tail.store(tail, Ordering::Release);
-            }
-            self.rx.set_hardware(after);
-            if hardware.hwcur != head {
-                self.tx.notify();
-            }
-            after
-        })
-    }
-}
-
-impl Drop for Link {
-    /// Each buffer is named by one of the two rings from here on, so that each
-    /// goes back once.
-    fn drop(&mut self) {
-        let (tx, rx) = (self.tx.view(), self.rx.view());
-        let first = self.rx.hardware().hwcur;
-        let sent = rx.distance(first, self.rx_tail.load(Ordering::Acquire));
-        for at in 0..rx.num_slots() {
-            let view = if rx.distance(first, at) < sent {
-                &tx
-            } else {
-                &rx
-            };
-            view.set_slot(at, Slot::default());
+        for link in links.values() {
+            link.recall();
         }
     }
 }

@@ -11,6 +11,7 @@ mod devices;
 mod error;
 mod find;
 mod joins;
+mod loans;
 mod manage;
 mod monitors;
 mod offsets;
@@ -36,8 +37,9 @@ pub use request::{Request, RingMode};
 use super::abi::nmreq::{self, RegisterBody};
 use super::adapter::{Adapter, Bound};
 use super::device::{DevicePort, Devices};
-use super::kring::{Kring, Listener, Wake};
+use super::kring::{Kring, Listener};
 use super::mem::{InterfaceMemory, Region, RegionConfig, Regions, RingView};
+use super::poll::Polled;
 use super::port::{Direction, HeaderLen, Port};
 use super::sync::{Hardware, Pointers};
 use super::vale::Switches;
@@ -290,13 +292,6 @@ impl Registration {
         }
     }
 
-    /// The listener is to be told when there is something for these rings.
-    fn wait_for(&self, direction: Direction) {
-        for bound in self.bound(direction) {
-            self.adapter().wait_for(direction, bound);
-        }
-    }
-
     /// Syncs every bound ring of one direction.
     fn sync(&self, direction: Direction) -> io::Result<()> {
         for bound in self.bound(direction) {
@@ -345,7 +340,6 @@ impl Port for Registration {
     fn listen(&self) -> io::Result<bool> {
         let listener = self.bindings.listener();
         listener.waker().drain();
-        listener.arm(Wake::FRAMES);
         self.wait_for(Direction::Rx);
         self.rxsync()?;
         let mut rings = self.bound(Direction::Rx).iter();

@@ -81,6 +81,9 @@ impl Bindings {
                 let alone = self.adapter().rings().user_count(direction, bound.index) <= 1;
                 for kring in bound.krings() {
                     kring.memory().set_offsets(SlotOffsets { mask, max });
+                    if let Some(link) = bound.link() {
+                        link.recall();
+                    }
                     let view = kring.view();
                     for at in (0..view.num_slots()).filter(|_| initial > 0 && alone) {
                         let slot = view.slot(at).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! A client's syncs: what its worker does.
 
+use std::num::NonZeroU32;
 #[cfg(loom)]
 use std::os::fd::OwnedFd;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,6 +17,7 @@ use super::wire::page::{Operation, Outcome, Service as Page};
 #[cfg(not(loom))]
 use super::wire::socket::{quiet_from_anyone, ring};
 use crate::netmap::ctrl::Control;
+use crate::netmap::register::Registration;
 #[cfg(loom)]
 use crate::word::model::{quiet_from_anyone, ring};
 use crate::worker::Work;
@@ -41,8 +43,13 @@ impl From<Event> for u64 {
     }
 }
 
+/// Numbers of channels: none is another's, of whatever client.
+static NUMBERS: AtomicU32 = AtomicU32::new(1);
+
 /// One thread's way to ask for syncs.
 pub(super) struct Channel {
+    /// As a holder of rings.
+    number: NonZeroU32,
     page: Page,
     bell: Foreign,
     /// Number of the request that was answered last.
@@ -55,7 +62,10 @@ pub(super) struct Channel {
 
 impl Channel {
     pub(super) fn new(page: Page, bell: Foreign) -> Self {
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         Self {
+            // Four billion later one is left out.
+            number: NonZeroU32::new(number).unwrap_or(NonZeroU32::MAX),
             page,
             bell,
             last: AtomicU32::new(0),
@@ -85,6 +95,11 @@ impl Channel {
         }
     }
 
+    /// Its number as a holder of rings.
+    pub(super) fn number(&self) -> NonZeroU32 {
+        self.number
+    }
+
     /// What its client rings.
     pub(super) fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
@@ -99,6 +114,11 @@ impl Channel {
             ring(self.bell.as_fd());
         }
     }
+}
+
+/// poll(2)'s events as they are in a request.
+fn flags(events: u16) -> PollFlags {
+    PollFlags::from_bits_retain(i16::from_ne_bytes(events.to_ne_bytes()))
 }
 
 /// One open descriptor, as a worker sees it.
@@ -143,6 +163,9 @@ impl Client {
             all.retain(|one| !Arc::ptr_eq(one, channel));
             all
         });
+        if let Some(registration) = self.control.registration() {
+            registration.take_back(channel.number);
+        }
     }
 
     /// How often what somebody waits for may have come.
@@ -175,15 +198,23 @@ impl Client {
         any
     }
 
-    fn perform(&self, operation: Operation, channel: &Channel) -> Outcome {
+    /// `None`: not yet. Another thread that has the client's rings is in the
+    /// middle of a sync.
+    fn perform(&self, operation: Operation, channel: &Channel) -> Option<Outcome> {
+        if operation.is_sync() {
+            let registration = self.control.registration();
+            if registration.is_some_and(|registration| !registration.try_recall()) {
+                return None;
+            }
+        }
         let errno = |result: Result<(), Errno>| result.map_or_else(number, |()| 0);
-        match operation {
+        Some(match operation {
             Operation::Sync(direction) => Outcome {
                 result: errno(self.control.sync(direction)),
                 extra: 0,
             },
             Operation::Poll { events, arm } => {
-                let events = PollFlags::from_bits_retain(i16::from_ne_bytes(events.to_ne_bytes()));
+                let events = flags(events);
                 let found = self.control.poll(events, arm);
                 let waits = arm && found.is_empty() && events.intersects(AWAITED);
                 channel.waiting.store(waits, Ordering::Relaxed);
@@ -214,7 +245,41 @@ impl Client {
                     extra: 0,
                 }
             }
-        }
+            Operation::Borrow => {
+                let lent = self.control.lend(channel.number);
+                Outcome {
+                    result: errno(lent.then_some(()).ok_or(Errno::EAGAIN)),
+                    extra: 0,
+                }
+            }
+            Operation::Await { events } => {
+                let registration = self.lent_to(channel);
+                if let Some(registration) = registration {
+                    registration.await_news(flags(events));
+                    channel.waiting.store(true, Ordering::Relaxed);
+                }
+                Outcome {
+                    result: errno(registration.map(drop).ok_or(Errno::EAGAIN)),
+                    extra: 0,
+                }
+            }
+            Operation::Tell => {
+                let registration = self.control.registration();
+                if let Some(registration) = registration {
+                    registration.tell_others();
+                }
+                Outcome {
+                    result: errno(registration.map(drop).ok_or(Errno::ENXIO)),
+                    extra: 0,
+                }
+            }
+        })
+    }
+
+    /// What is bound, if `channel` has its rings.
+    fn lent_to(&self, channel: &Channel) -> Option<&Registration> {
+        let registration = self.control.registration();
+        registration.filter(|registration| registration.is_lent_to(channel.number))
     }
 
     fn set_awake(&self, channels: &[Arc<Channel>], awake: bool) {
@@ -256,7 +321,7 @@ impl Work for Client {
 
     fn turn(&self) -> bool {
         let channels = self.channels.load();
-        let told = self.tell(&channels);
+        let mut busy = self.tell(&channels);
         // One request a turn, however many threads ask: a sync of long rings
         // is long enough for whoever else is at this worker.
         let first = self.next.load(Ordering::Relaxed);
@@ -269,16 +334,20 @@ impl Work for Client {
             self.next.store(at + 1, Ordering::Relaxed);
             let outcome = match operation {
                 Some(operation) => self.perform(operation, channel),
-                None => Outcome {
+                None => Some(Outcome {
                     result: super::number(Errno::EOPNOTSUPP),
                     extra: 0,
-                },
+                }),
+            };
+            let Some(outcome) = outcome else {
+                busy = true;
+                continue;
             };
             channel.last.store(number, Ordering::Relaxed);
             channel.ring_if(channel.page.answer(number, outcome));
             return true;
         }
-        told
+        busy
     }
 
     fn rest(&self) -> bool {
@@ -289,146 +358,4 @@ impl Work for Client {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::{AsRawFd, OwnedFd};
-
-    use nix::sys::socket::{MsgFlags, recv};
-    use nix::unistd::pipe;
-
-    use super::super::strays::MOST;
-    use super::*;
-    use crate::netmap::abi::Slot;
-    use crate::netmap::abi::legacy::{LegacyRequest, NIOCREGIF};
-    use crate::netmap::authority::{Account, Limits, Resource};
-    use crate::netmap::mem::RegionConfig;
-    use crate::netmap::port::{Direction, Port};
-    use crate::netmap::register::Netmap;
-    use crate::netmap::service::tests::{slow_to_close, until};
-    use crate::netmap::service::wire::page;
-    use crate::netmap::service::wire::socket::{bell_pair, send_message};
-    use crate::netmap::vale::Switches;
-
-    fn bind(core: &Arc<Netmap>, name: &str) -> Control {
-        let control = Control::new(Arc::clone(core));
-        let mut request = LegacyRequest {
-            nr_version: 14,
-            nr_tx_slots: 4,
-            nr_rx_slots: 4,
-            ..LegacyRequest::default()
-        };
-        request.nr_name[..name.len()].copy_from_slice(name.as_bytes());
-        control.legacy(NIOCREGIF, &mut request).unwrap();
-        control
-    }
-
-    /// Sends `count` frames.
-    fn send(control: &Control, count: u32) {
-        let registration = control.registration().unwrap();
-        let ring = registration.ring(Direction::Tx, 0).unwrap();
-        let at = (0..count).fold(ring.head(), |at, _| {
-            let slot = ring.slot(at).unwrap();
-            ring.set_slot(at, Slot { len: 60, ..slot });
-            ring.next(at)
-        });
-        ring.set_cur(at);
-        ring.set_head(at);
-        control.sync(Direction::Tx).unwrap();
-    }
-
-    fn channel(client: &Client) -> (Arc<Channel>, page::Client, OwnedFd) {
-        let (page, fd) = Page::new().unwrap();
-        let (bell, end) = bell_pair().unwrap();
-        let bell = Strays::start().unwrap().keep(bell);
-        let channel = Arc::new(Channel::new(page, bell));
-        client.add(&channel);
-        (channel, page::Client::new(fd.as_fd()).unwrap(), end)
-    }
-
-    fn ends() -> (Client, Control) {
-        let core = Netmap::new(Arc::new(Switches::default()), RegionConfig::global());
-        let core = Arc::new(core);
-        let (one, other) = (bind(&core, "vale0:a{1"), bind(&core, "vale0:a}1"));
-        (Client::new(one), other)
-    }
-
-    fn wait_for(events: PollFlags) -> Operation {
-        Operation::Poll {
-            events: u16::from_ne_bytes(events.bits().to_ne_bytes()),
-            arm: true,
-        }
-    }
-
-    #[test]
-    fn who_waits_for_room_hides_no_frames_from_who_waits_for_these() {
-        let (client, other) = ends();
-        let (_one, mut reader, _end) = channel(&client);
-        let (writer, _, _end) = channel(&client);
-        // The ring is full.
-        send(&client.control, 3);
-        let _ = reader.ask(wait_for(PollFlags::POLLIN));
-        assert!(client.turn());
-        assert_eq!(reader.answer(), Some(Outcome::default()));
-        let before = reader.ready();
-        assert!(!client.turn());
-        // It comes when the worker has begun with the other thread's poll.
-        send(&other, 1);
-        let found = client.perform(wait_for(PollFlags::POLLOUT), &writer);
-        assert_eq!(found, Outcome::default());
-        assert!(client.has_fired(&client.channels.load()));
-        assert!(client.turn());
-        assert_ne!(reader.ready(), before);
-        assert!(!client.turn());
-        // Nor does anybody hear of what came before they waited.
-        let _ = reader.ask(wait_for(PollFlags::POLLIN));
-        assert!(client.turn());
-        assert_eq!(reader.answer().unwrap().result, 1, "POLLIN");
-        assert!(!client.rest());
-    }
-
-    #[test]
-    fn a_bell_that_brings_descriptors_on_and_on_is_not_read() {
-        let account = Arc::new(Account::new(7, Limits::default()));
-        let charge = account.charge(Resource::Channels, 1).unwrap();
-        let (bell, end) = bell_pair().unwrap();
-        let bell = Strays::start().unwrap().keep(bell);
-        let channel = Channel::new(Page::new().unwrap().0, bell.on(Some(Arc::new(charge))));
-        let is_read = |fd: OwnedFd| {
-            send_message(end.as_fd(), b"x", &[fd.as_fd()]).unwrap();
-            drop(fd);
-            channel.quiet();
-            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-            recv(channel.bell().as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
-        };
-        // One that cannot be closed keeps those behind it.
-        let (slow, held) = slow_to_close();
-        assert!(is_read(slow));
-        for _ in 1..MOST {
-            assert!(is_read(pipe().unwrap().0));
-        }
-        assert!(!is_read(pipe().unwrap().0));
-        // Nor when all of them are gone.
-        drop(held);
-        until("all are closed", || account.has(Resource::Strays) == 0);
-        assert!(!is_read(pipe().unwrap().0));
-    }
-
-    #[test]
-    fn each_turn_is_one_request_and_nobody_is_left_out() {
-        let (client, _other) = ends();
-        let mut all: Vec<_> = (0..3).map(|_| channel(&client)).collect();
-        let sync = Operation::Sync(Direction::Rx);
-        for (_, page, _) in &mut all {
-            let _ = page.ask(sync);
-        }
-        let answered = |all: &[(Arc<Channel>, page::Client, OwnedFd)]| {
-            let pages = all.iter().map(|(_, page, _)| page);
-            pages.filter(|page| page.answer().is_some()).count()
-        };
-        for want in [1, 1, 2] {
-            assert!(client.turn());
-            assert_eq!(answered(&all), want);
-            // The first asks again and again.
-            let _ = all[0].1.ask(sync);
-        }
-    }
-}
+mod tests;

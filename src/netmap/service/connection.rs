@@ -12,10 +12,11 @@ use super::memory::SegmentMemory;
 use super::strays::Foreign;
 use super::wire::page::{PAGE, Service as Page};
 use super::wire::socket::send_message;
-use super::wire::{Answer, Request, VERSION, WireError};
+use super::wire::{Answer, Request, Segment, VERSION, WireError};
 use crate::netmap::abi::nmreq::{NIOCRXSYNC, NIOCTXSYNC};
 use crate::netmap::authority::{Account, Charge};
 use crate::netmap::ctrl::Control;
+use crate::netmap::mem::Region;
 use crate::sandbox::{Role, limit};
 use crate::socket::is_unix;
 use crate::worker::{Occupant, Seat, Workers};
@@ -214,24 +215,25 @@ impl Connection {
                 let handed = handed.as_ref().map(AsFd::as_fd);
                 answer(socket, &done, handed)
             }
-            Request::Map => {
-                let Some(registration) = self.client.control().registration() else {
-                    return answer(socket, &Answer::failed(Errno::ENXIO), None);
+            Request::Map => match self.client.control().registration() {
+                Some(registration) => hand_over(socket, registration.region(), Vec::new()),
+                None => answer(socket, &Answer::failed(Errno::ENXIO), None),
+            },
+            Request::Borrow => {
+                let registration = self.client.control().registration();
+                let terms = registration.and_then(|registration| {
+                    let terms = registration.terms(line.channel.number())?.encode();
+                    Some((registration.region(), terms))
+                });
+                let Some((region, terms)) = terms else {
+                    return answer(socket, &Answer::failed(Errno::EOPNOTSUPP), None);
                 };
-                let region = registration.region();
-                // A copy, so that rights can be taken from it.
-                let fd = region.fd().try_clone_to_owned();
-                let fd = fd.and_then(|fd| limit(&fd, Role::Memory).map(|()| fd));
-                match fd {
-                    Ok(fd) => {
-                        let mapped = Answer {
-                            value: region.bytes(),
-                            ..Answer::default()
-                        };
-                        answer(socket, &mapped, Some(fd.as_fd()))
-                    }
-                    Err(error) => answer(socket, &Answer::failed(errno(error)), None),
-                }
+                let terms = Segment {
+                    address: 0,
+                    len: u32::try_from(terms.len()).unwrap_or(u32::MAX),
+                    data: terms,
+                };
+                hand_over(socket, region, vec![terms])
             }
         }
     }
@@ -278,6 +280,24 @@ fn answer(
     let bytes = answer.encode()?;
     send_message(socket, &bytes, descriptor.as_slice())?;
     Ok(())
+}
+
+/// Gives the client a region, and what else there is to say.
+fn hand_over(socket: BorrowedFd<'_>, region: &Region, writes: Vec<Segment>) -> Result<(), End> {
+    // A copy, so that rights can be taken from it.
+    let fd = region.fd().try_clone_to_owned();
+    let fd = fd.and_then(|fd| limit(&fd, Role::Memory).map(|()| fd));
+    match fd {
+        Ok(fd) => {
+            let mapped = Answer {
+                value: region.bytes(),
+                writes,
+                ..Answer::default()
+            };
+            answer(socket, &mapped, Some(fd.as_fd()))
+        }
+        Err(error) => answer(socket, &Answer::failed(errno(error)), None),
+    }
 }
 
 /// Tells whoever has connected that nothing will come of it.

@@ -12,6 +12,7 @@ mod interface;
 mod killed;
 mod loops;
 mod own;
+mod pipes;
 mod port;
 #[path = "../programs/scene.rs"]
 mod scene;
@@ -38,11 +39,13 @@ fn main() -> ExitCode {
         .into_iter()
         .chain(waits::ALL)
         .chain(waits::SYSTEM)
+        .chain(pipes::ALL)
         .chain(loops::ALL);
     if let Ok(name) = env::var(CLIENT) {
         #[cfg(target_os = "linux")]
         let all = all.chain(killed::NAMED);
-        let found = all.chain(own::NAMED).find(|(known, _)| *known == name);
+        let mut all = all.chain(own::NAMED).chain(pipes::NAMED);
+        let found = all.find(|(known, _)| *known == name);
         found.unwrap().1();
         return ExitCode::SUCCESS;
     }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         .map(|(name, _)| Test::new(name, move || client(name)))
         .collect();
     tests.extend(service::tests());
+    tests.extend(pipes::tests());
     #[cfg(target_os = "linux")]
     {
         tests.extend(interface::tests());

@@ -34,6 +34,7 @@ struct SegmentHead {
 const ATTACH: u32 = 1;
 const IOCTL: u32 = 2;
 const MAP: u32 = 3;
+const BORROW: u32 = 4;
 const ANSWER: u32 = 0x8000_0000;
 
 /// A piece of a client's memory.
@@ -68,6 +69,10 @@ pub enum Request {
     /// On a channel: the memory of what is bound, for mmap(2). `ENXIO` when
     /// nothing is.
     Map,
+    /// On a channel: what its thread has to know to sync the bound rings itself
+    /// ([`Operation::Borrow`](super::page::Operation::Borrow)). `EOPNOTSUPP`
+    /// where it cannot.
+    Borrow,
 }
 
 /// What the service answers.
@@ -115,6 +120,7 @@ impl Request {
                 segments,
             } => encode(IOCTL, 0, (*command, *argument), segments),
             Self::Map => encode(MAP, 0, (0, 0), &[]),
+            Self::Borrow => encode(BORROW, 0, (0, 0), &[]),
         }
     }
 
@@ -135,6 +141,7 @@ impl Request {
                 segments,
             },
             MAP if plain => Self::Map,
+            BORROW if plain => Self::Borrow,
             kind => return Err(WireError::Kind(kind)),
         })
     }

@@ -41,6 +41,7 @@
 //! | [`Request::Ioctl`] | errno, and what to write to the client's memory |
 //! | the same, to register with `NETMAP_REQ_OPT_EXTMEM`, with the descriptor of a sealed object | the same |
 //! | [`Request::Map`] | the region's descriptor, and its bytes in `value` |
+//! | [`Request::Borrow`] | the same, and [`Terms`] as one segment |
 //!
 //! Along with a request may come the shared object that memory was made which
 //! the client names in it (`NETMAP_REQ_OPT_EXTMEM`). The answer to a request
@@ -55,7 +56,11 @@
 //!
 //! # Syncs
 //! `NIOCTXSYNC`, `NIOCRXSYNC` and poll(2) go over the [`page`], and cost no
-//! system call while both sides are busy.
+//! system call while both sides are busy. Of pipes a client may do them itself,
+//! in its own thread, while nobody else has to do with its rings
+//! ([`pipe::link`](crate::netmap::pipe::link)).
+//!
+//! [`Terms`]: crate::netmap::pipe::borrowed::Terms
 
 mod message;
 pub mod page;
@@ -66,7 +71,7 @@ mod tests;
 pub use message::{Answer, Request, Segment, WireError};
 
 /// Version of the protocol. Another one is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Where the service listens when nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/netmap.sock";
 /// The environment variable that says otherwise, to clients.

@@ -69,6 +69,9 @@ const POLL: u32 = 3;
 const RING_TX: u32 = 4;
 const RING_RX: u32 = 5;
 const LISTEN: u32 = 6;
+const BORROW: u32 = 7;
+const AWAIT: u32 = 8;
+const TELL: u32 = 9;
 /// Of a poll's argument, beside its events.
 const ARM: u32 = 1 << 16;
 
@@ -101,9 +104,30 @@ pub enum Operation {
     /// comes in any ring; allowed as [`Ring`](Self::Ring). The result is an
     /// errno.
     Listen,
+    /// The client syncs its rings itself from now on, as the terms say that it
+    /// has got ([`Request::Borrow`](super::Request::Borrow)). The result is an
+    /// errno: `EAGAIN`, not now.
+    Borrow,
+    /// Of a client that has its rings: leaves a note, as a poll with `arm` that
+    /// finds nothing. The result is an errno: `EAGAIN`, it has them no more.
+    Await {
+        /// What for, as in a poll.
+        events: u16,
+    },
+    /// Of a client that has its rings: whoever sleeps until it passes something
+    /// on is to be told. The result is an errno.
+    Tell,
 }
 
 impl Operation {
+    /// The service syncs for it, and has to have the rings itself.
+    pub(in crate::netmap::service) fn is_sync(self) -> bool {
+        match self {
+            Self::Sync(_) | Self::Poll { .. } | Self::Ring { .. } | Self::Listen => true,
+            Self::Borrow | Self::Await { .. } | Self::Tell => false,
+        }
+    }
+
     fn to_word(self) -> u32 {
         match self {
             Self::Sync(Direction::Tx) => TXSYNC,
@@ -121,6 +145,9 @@ impl Operation {
                 kind | u32::from(ring) << 8
             }
             Self::Listen => LISTEN,
+            Self::Borrow => BORROW,
+            Self::Await { events } => AWAIT | u32::from(events) << 8,
+            Self::Tell => TELL,
         }
     }
 
@@ -146,6 +173,9 @@ impl Operation {
                 pointers: pointers(),
             },
             LISTEN => Self::Listen,
+            BORROW => Self::Borrow,
+            AWAIT => Self::Await { events: short },
+            TELL => Self::Tell,
             _ => return None,
         })
     }

@@ -1,9 +1,12 @@
 //! Tests of pipes: slots go over and come back, whole frames alone are seen,
 //! hostile slots stay where they are, and every buffer goes back once.
 
+mod loans;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::netmap::abi::{NS_BUF_CHANGED, NS_MOREFRAG, Slot};
 use crate::netmap::mem::{GLOBAL_ID, PoolSize, RegionConfig, Regions, SlotOffsets};
 
 const SLOTS: u32 = 8;
@@ -36,7 +39,7 @@ fn link(region: &Arc<Region>) -> Arc<Link> {
 
 /// Fills slots as a sender does, each with its own length and flags.
 fn put(link: &Link, slots: &[(u16, u16)]) {
-    let view = link.tx.view();
+    let view = link.kring(Direction::Tx).view();
     let mut at = view.head();
     for &(len, flags) in slots {
         let slot = view.slot(at).unwrap();
@@ -51,7 +54,7 @@ fn put(link: &Link, slots: &[(u16, u16)]) {
 /// The lengths of what has come; released when `release`.
 fn take(link: &Link, release: bool) -> Vec<u16> {
     link.rxsync();
-    let view = link.rx.view();
+    let view = link.kring(Direction::Rx).view();
     let mut at = view.head();
     let mut lens = Vec::new();
     while at != view.tail() {
@@ -101,14 +104,14 @@ fn the_buffer_itself_goes_over_and_comes_back() {
         free[2] - SLOTS,
         "one buffer for two slots"
     );
-    let sent = buffer(&link.tx, 0);
-    let view = link.tx.view();
+    let sent = buffer(link.kring(Direction::Tx), 0);
+    let view = link.kring(Direction::Tx).view();
     let slot = view.slot(0).unwrap();
     view.slot_buffer(slot).unwrap().write(b"frame");
     put(&link, &[(5, 0)]);
     assert_eq!(take(&link, false), [5]);
-    assert_eq!(buffer(&link.rx, 0), sent);
-    let view = link.rx.view();
+    assert_eq!(buffer(link.kring(Direction::Rx), 0), sent);
+    let view = link.kring(Direction::Rx).view();
     let mut bytes = [0; 5];
     let data = view.slot_buffer(view.slot(0).unwrap()).unwrap();
     data.as_readable().read(&mut bytes);
@@ -131,8 +134,8 @@ fn the_buffer_itself_goes_over_and_comes_back() {
     };
     view.set_slot(0, given);
     take(&link, true);
-    assert_eq!(buffer(&link.tx, 0), other.buf_idx);
-    assert_eq!(link.rx.view().slot(0).unwrap().flags, 0);
+    assert_eq!(buffer(link.kring(Direction::Tx), 0), other.buf_idx);
+    assert_eq!(link.kring(Direction::Rx).view().slot(0).unwrap().flags, 0);
     drop(own);
     drop(link);
     assert_eq!(region.free(), free);
@@ -142,11 +145,11 @@ fn the_buffer_itself_goes_over_and_comes_back() {
 fn a_full_ring_waits_and_a_release_makes_room() {
     let link = link(&region());
     put(&link, &[(60, 0); 7]);
-    assert_eq!(link.tx.view().available(), 0);
+    assert_eq!(link.kring(Direction::Tx).view().available(), 0);
     assert!(!link.txsync().ready);
     assert_eq!(take(&link, true).len(), 7);
     assert!(link.txsync().ready);
-    assert_eq!(link.tx.view().available(), 7);
+    assert_eq!(link.kring(Direction::Tx).view().available(), 7);
 }
 
 #[test]
@@ -165,10 +168,10 @@ fn what_names_no_buffer_is_empty_and_loses_none() {
     let region = region();
     let free = region.free();
     let link = link(&region);
-    let own = buffer(&link.tx, 0);
+    let own = buffer(link.kring(Direction::Tx), 0);
     for (buf_idx, len) in [(0, 60), (1, 60), (u32::MAX, 60), (own, u16::MAX)] {
-        let at = link.tx.view().head();
-        let own = buffer(&link.rx, at);
+        let at = link.kring(Direction::Tx).view().head();
+        let own = buffer(link.kring(Direction::Rx), at);
         let bad = Slot {
             buf_idx: if buf_idx < 2 || buf_idx == u32::MAX {
                 buf_idx
@@ -178,27 +181,27 @@ fn what_names_no_buffer_is_empty_and_loses_none() {
             len,
             ..Slot::default()
         };
-        link.tx.view().set_slot(at, bad);
-        link.tx.view().set_cur(at + 1);
-        link.tx.view().set_head(at + 1);
+        link.kring(Direction::Tx).view().set_slot(at, bad);
+        link.kring(Direction::Tx).view().set_cur(at + 1);
+        link.kring(Direction::Tx).view().set_head(at + 1);
         link.txsync();
         assert_eq!(take(&link, true), [0]);
-        assert_eq!(buffer(&link.rx, at), own);
-        assert_eq!(buffer(&link.tx, at), own, "it came back");
+        assert_eq!(buffer(link.kring(Direction::Rx), at), own);
+        assert_eq!(buffer(link.kring(Direction::Tx), at), own, "it came back");
     }
-    assert_eq!(link.tx.counters().read().bad_slots, 4);
+    assert_eq!(link.kring(Direction::Tx).counters().read().bad_slots, 4);
     // The same from the receiver's side.
     put(&link, &[(60, 0)]);
     link.rxsync();
-    let at = link.rx.view().head();
-    let own = buffer(&link.tx, at);
+    let at = link.kring(Direction::Rx).view().head();
+    let own = buffer(link.kring(Direction::Tx), at);
     let bad = Slot {
         buf_idx: 7_000_000,
         ..Slot::default()
     };
-    link.rx.view().set_slot(at, bad);
+    link.kring(Direction::Rx).view().set_slot(at, bad);
     take(&link, true);
-    assert_eq!(buffer(&link.tx, at), own);
+    assert_eq!(buffer(link.kring(Direction::Tx), at), own);
     drop(link);
     assert_eq!(region.free(), free);
 }
@@ -206,16 +209,16 @@ fn what_names_no_buffer_is_empty_and_loses_none() {
 #[test]
 fn offsets_go_over_and_never_shrink() {
     let link = link(&region());
-    for kring in [&link.tx, &link.rx] {
+    for kring in [link.kring(Direction::Tx), link.kring(Direction::Rx)] {
         let offsets = SlotOffsets {
             mask: 0xff,
             max: 100,
         };
         kring.memory().set_offsets(offsets);
     }
-    let rx = link.rx.view();
+    let rx = link.kring(Direction::Rx).view();
     rx.set_slot(0, rx.with_offset(rx.slot(0).unwrap(), 40));
-    let tx = link.tx.view();
+    let tx = link.kring(Direction::Tx).view();
     for (at, offset) in [(0, 10), (1, 90)] {
         tx.set_slot(at, tx.with_offset(tx.slot(at).unwrap(), offset));
     }
@@ -257,7 +260,7 @@ fn a_ring_that_goes_later_takes_nobodys_buffers_with_it() {
     let region = region();
     let link = link(&region);
     put(&link, &[(60, 0); 3]);
-    let late = Arc::clone(&link.rx);
+    let late = Arc::clone(link.kring(Direction::Rx));
     drop(link);
     // Who comes in between gets the buffers that the transmit ring had.
     let spec = pipe(&region).rings(End::Master).spec(Direction::Rx, 0);
@@ -283,7 +286,7 @@ proptest! {
         let free = region.free();
         let link = link(&region);
         for (step, at, value, flags) in steps {
-            let kring = if step % 2 == 0 { &link.tx } else { &link.rx };
+            let kring = if step % 2 == 0 { link.kring(Direction::Tx) } else { link.kring(Direction::Rx) };
             let view = kring.view();
             match step / 2 {
                 0 => {
