@@ -88,12 +88,13 @@ fn nobody_sleeps_over_what_is_passed() {
             }
         });
         let progress = Progress::private(&line);
-        while progress.passed() != 2 {
-            let seen = progress.passed();
+        let mut seen = 0;
+        while seen != 2 {
             progress.await_more();
             if progress.passed() == seen {
                 bell.wait();
             }
+            seen = progress.passed();
         }
         holder.join().unwrap();
     };

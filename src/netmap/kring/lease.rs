@@ -1,5 +1,7 @@
 //! Leases: room reserved in a receive ring.
 
+use std::ops::Range;
+
 use super::{Counts, Kring, lock};
 use crate::netmap::mem::RingView;
 
@@ -64,6 +66,14 @@ impl<'k> Lease<'k> {
     #[inline]
     pub fn view(&self) -> RingView<'k> {
         self.view
+    }
+
+    /// The slots that are not written yet, as up to two ranges that do not go
+    /// round.
+    #[inline]
+    pub fn slots(&self) -> [Range<u32>; 2] {
+        self.view
+            .runs(self.at..advance(&self.view, self.at, self.left))
     }
 
     /// The slot `nth` after those that are written, if it is in the lease.

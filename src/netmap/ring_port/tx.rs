@@ -46,16 +46,15 @@ pub(super) fn send(
 /// are larger than its caches, and their buffers lie where few of them fit.
 #[inline]
 fn fetch(view: &RingView<'_>, slots: Range<u32>) {
-    let mut at = slots.start;
-    for _ in 0..BATCH {
-        if at == slots.end {
-            return;
+    let mut left = BATCH;
+    for run in view.runs(slots) {
+        for at in run.take(left) {
+            let slot = view.slot(at).unwrap_or_default();
+            if let Some(buffer) = view.slot_buffer(slot) {
+                buffer.as_readable().truncate(slot.len.into()).prefetch();
+            }
+            left -= 1;
         }
-        let slot = view.slot(at).unwrap_or_default();
-        if let Some(buffer) = view.slot_buffer(slot) {
-            buffer.as_readable().truncate(slot.len.into()).prefetch();
-        }
-        at = view.next(at);
     }
 }
 
