@@ -5,10 +5,13 @@
 //! at once more; only then is reception given up until the next kick. The
 //! second look is what makes a stall impossible.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arc_swap::Guard;
 use arrayvec::ArrayVec;
 
+use super::filter::Filter;
 use super::pair::{QueuePair, fits_mtu};
 use super::queue_port::write_header;
 use super::vring::VringFault;
@@ -37,6 +40,9 @@ struct Pull<'t> {
     memory: &'t GuestMemory,
     header_len: usize,
     mergeable: bool,
+    /// Which frames the guest wants: looked up once for all of them, for each
+    /// look waits for what was stored before, such as the frame itself.
+    filter: Guard<Arc<Filter>>,
     /// Chains that are taken but not filled, and their parts, in order.
     waiting: ArrayVec<Waiting, FRAME_PARTS>,
     parts: ArrayVec<Writable<'t>, PARTS>,
@@ -200,7 +206,7 @@ impl Room for Pull<'_> {
             return;
         }
         let start = self.body.iter().map(|part| part.as_readable());
-        if !self.pair.shared.filter().passes(start) {
+        if !self.filter.passes(start) {
             self.pair.rx_stats.filtered.add(1);
             return;
         }
@@ -277,6 +283,7 @@ pub(super) fn turn(pair: &QueuePair) -> usize {
             pair,
             header_len: pair.shared.header_len(),
             mergeable: pair.shared.is_mergeable(),
+            filter: pair.shared.filter(),
             queue,
             memory,
             waiting: ArrayVec::new(),
