@@ -215,6 +215,13 @@ impl Workers {
         self.workers.iter().map(measure).collect()
     }
 
+    /// How long each worker has had something to do since it was started.
+    pub fn worked(&self) -> Vec<Duration> {
+        let now = Instant::now();
+        let workers = self.workers.iter();
+        workers.map(|worker| worker.idle.worked(now)).collect()
+    }
+
     /// The number of the worker that `seat` is at.
     pub fn number_of(&self, seat: &Seat) -> Option<usize> {
         let place = seat.place();

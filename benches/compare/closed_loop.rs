@@ -88,7 +88,7 @@ impl Reading {
             at,
             received: counts.iter().map(|port| port.received).sum(),
             front_end: effort.into(),
-            back_end: back_end.effort()?,
+            back_end: back_end.effort(effort.clock)?,
             clock: effort.clock,
             processor_time,
         })

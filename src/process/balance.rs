@@ -85,13 +85,23 @@ impl Balance {
         loads
     }
 
-    /// A line for each worker: how busy it was since it was looked at last, and
-    /// whom it serves.
+    /// A line for each worker: how busy it was since it was looked at last, how
+    /// long since it was started, and whom it serves.
     pub(super) fn report(&self, devices: &[Arc<Device>]) -> String {
         let mut text = String::new();
-        for (worker, busy) in self.workers.measure().into_iter().enumerate() {
+        let loads = self
+            .workers
+            .measure()
+            .into_iter()
+            .zip(self.workers.worked());
+        for (worker, (busy, worked)) in loads.enumerate() {
             // Writing to a string does not fail.
-            let _ = write!(text, "worker{worker}: busy={}% pairs=", busy / 10);
+            let _ = write!(
+                text,
+                "worker{worker}: busy={}% worked={:.6} pairs=",
+                busy / 10,
+                worked.as_secs_f64()
+            );
             let mut separator = "";
             for device in devices {
                 let places = device.workers_of_pairs(&self.workers);

@@ -1,7 +1,7 @@
 //! How much of its time a worker has nothing to do.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A worker's time without work. It alone writes here, while it looks in vain and
 /// when work begins again; while there is work this costs no look at the clock.
@@ -69,6 +69,14 @@ impl Idle {
     }
 }
 
+impl Idle {
+    /// How long there was work, until `at`.
+    pub(super) fn worked(&self, at: Instant) -> Duration {
+        let time = at.saturating_duration_since(self.start);
+        time.saturating_sub(Duration::from_nanos(self.until(at)))
+    }
+}
+
 /// What was read last of an [`Idle`].
 #[derive(Clone, Copy)]
 pub(super) struct Reading {
@@ -103,8 +111,6 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -115,6 +121,7 @@ mod tests {
         assert_eq!(first.busy, 1000);
         // A span that goes on, then one that is over.
         idle.since.store(150_000_001, Ordering::Relaxed);
+        assert_eq!(idle.worked(at(200)), Duration::from_millis(150));
         let second = first.next(&idle, at(200));
         assert_eq!(second.busy, 500);
         idle.since.store(0, Ordering::Relaxed);

@@ -102,11 +102,13 @@ pub trait BackEnd {
     /// It is gone.
     fn processor_time(&self) -> Result<Duration>;
 
-    /// What frames have cost it in the turns that had some, if it counts that.
+    /// What frames have cost it in the turns that had some, if it counts that, in
+    /// cycles of which there are `clock` a second.
     ///
     /// # Errors
     /// It does not say.
-    fn effort(&mut self) -> Result<Option<Effort>> {
+    fn effort(&mut self, clock: f64) -> Result<Option<Effort>> {
+        let _ = clock;
         Ok(None)
     }
 

@@ -174,7 +174,7 @@ impl BackEnd for Running {
         bed::processor_time(self.switch.id())
     }
 
-    fn effort(&mut self) -> Result<Option<Effort>> {
+    fn effort(&mut self, _: f64) -> Result<Option<Effort>> {
         let said = self.ask("dpif-netdev/pmd-stats-show")?;
         // The thread that forwards comes first.
         let value = |name: &str| {

@@ -76,7 +76,7 @@ impl BackEnd for Running {
         bed::processor_time(self.process.id())
     }
 
-    fn effort(&mut self) -> Result<Option<Effort>> {
+    fn effort(&mut self, _: f64) -> Result<Option<Effort>> {
         let effort = self.process.effort()?;
         Ok(Some(effort.into()))
     }

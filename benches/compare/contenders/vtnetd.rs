@@ -7,6 +7,7 @@ use std::time::Duration;
 use bed::{Result, Scratch, Vtnetd};
 
 use super::{BackEnd, Server, said, sockets};
+use crate::closed_loop::{Effort, count};
 use crate::processor;
 use crate::work::Work;
 
@@ -126,6 +127,15 @@ impl BackEnd for Running {
 
     fn processor_time(&self) -> Result<Duration> {
         self.process.processor_time()
+    }
+
+    fn effort(&mut self, clock: f64) -> Result<Option<Effort>> {
+        let counters = self.process.counters()?;
+        let worked = self.process.worked()?;
+        Ok(Some(Effort {
+            cycles: worked.as_secs_f64() * clock,
+            frames: count(counters.sent()),
+        }))
     }
 
     fn stop(self: Box<Self>) -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::{Census, Process, Result, census, equipment};
+use crate::{Census, Error, Process, Result, census, equipment};
 
 /// How long it may take for what it does at once: a machine that is emulated and
 /// has others beside it needs seconds to give a port's memory back.
@@ -42,6 +42,12 @@ impl Counters {
     pub fn sum(&self, queues: &str, name: &str) -> u64 {
         let of = self.0.iter().filter(|(queue, _)| queue.starts_with(queues));
         of.filter_map(|(_, counters)| counters.get(name)).sum()
+    }
+
+    /// Frames that all guests have sent.
+    pub fn sent(&self) -> u64 {
+        let of = self.0.iter().filter(|(queue, _)| queue.contains(" tx"));
+        of.filter_map(|(_, counters)| counters.get("frames")).sum()
     }
 }
 
@@ -139,6 +145,20 @@ impl Vtnetd {
             counters.read(&line);
         }
         Ok(counters)
+    }
+
+    /// How long the first of its workers has worked, of which the last
+    /// [`counters`](Self::counters) tell as well.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub fn worked(&mut self) -> Result<Duration> {
+        let line = self.wait_for_log("worker0: ")?;
+        let mut words = line.split_whitespace();
+        let worked = words.find_map(|word| word.strip_prefix("worked="));
+        let seconds = worked.and_then(|seconds| seconds.parse().ok());
+        let seconds = seconds.ok_or_else(|| Error::new(format!("no time in: {line}")))?;
+        Ok(Duration::from_secs_f64(seconds))
     }
 
     /// What it holds.
