@@ -29,8 +29,9 @@ const FIRST_NUMBER: RawFd = 200;
 /// one that the answer waits for.
 const LOOKS: u32 = 8;
 /// How long the processor is given up, again and again, before the bell is
-/// waited for: longer than a sync of the longest rings takes.
-const PATIENCE: Duration = Duration::from_micros(200);
+/// waited for: longer than a sync of the longest rings takes on a slow machine.
+/// To be rung for costs the service more than that, as long as it is awake.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// The same file under a number that is not in the program's way, if there is
 /// one.

@@ -162,3 +162,20 @@ fn a_table_does_not_take_all_of_the_address_space() {
     ));
     memory.with_region(spec(half, half, half), &fd).unwrap();
 }
+
+/// Short and middling runs are copied here, each length in its own way.
+#[test]
+fn runs_of_every_length_are_copied_whole_and_no_further() {
+    let memory = GuestMemory::new([(spec(0, 0, 0x2000), memfd(0x2000))]).unwrap();
+    for len in (0..300).chain(2000..2100) {
+        let bytes: Vec<u8> = (1..=len).map(|nth| (nth % 251) as u8).collect();
+        let whole = memory.writable(7, len + 1).unwrap();
+        whole.write(&vec![0xff; bytes.len() + 1]);
+        let room = memory.writable(7, len).unwrap();
+        assert_eq!(room.write_from(&Readable::from_slice(&bytes)), bytes.len());
+        let mut found = vec![0; bytes.len() + 1];
+        whole.as_readable().read(&mut found);
+        assert_eq!(found.pop(), Some(0xff), "{len} bytes");
+        assert_eq!(found, bytes);
+    }
+}
