@@ -105,7 +105,6 @@ pub struct Batch<'m> {
     parts: ArrayVec<Readable<'m>, PARTS>,
     /// A frame asks for something.
     asks: bool,
-    longest: u32,
 }
 
 impl<'m> Batch<'m> {
@@ -131,12 +130,6 @@ impl<'m> Batch<'m> {
     #[inline]
     pub fn is_plain(&self) -> bool {
         !self.asks
-    }
-
-    /// Length of the longest frame that was ever pushed, in bytes.
-    #[inline]
-    pub fn longest(&self) -> u32 {
-        self.longest
     }
 
     /// What `frame` consists of, in order.
@@ -223,7 +216,6 @@ impl<'m> Batch<'m> {
         #[expect(clippy::cast_possible_truncation, reason = "PARTS fits u16")]
         let parts = parts.start as u16..parts.end as u16;
         self.asks |= !header.is_plain();
-        self.longest = self.longest.max(len);
         let frame = Frame {
             parts,
             len,

@@ -44,8 +44,11 @@ fn deliver_some(
     picks: &[u16],
 ) -> Delivered {
     let view = kring.view();
-    if header_len == 0 && batch.is_plain() && batch.longest() <= view.room() {
-        return deliver_lone(kring, flags, batch, picks);
+    if header_len == 0 && batch.is_plain() {
+        let room = view.room();
+        if batch.frames().iter().all(|frame| frame.len <= room) {
+            return deliver_lone(kring, flags, batch, picks);
+        }
     }
     let most = NS_RFRAGS_MAX.min(view.num_slots().saturating_sub(1));
     let mut refused = Counts::default();
