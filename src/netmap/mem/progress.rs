@@ -78,9 +78,10 @@ unsafe impl Sync for Progress<'_> {}
 
 impl<'m> Progress<'m> {
     /// # Safety
-    /// For `'m`, [`LINE`] bytes stay mapped at `line`, readable and writable,
-    /// and it is aligned to as many. Whoever else has them makes atomic accesses
-    /// or shares the region, and spoils numbers that are believed of nobody.
+    /// For `'m`, as many bytes as a [`Line`] has stay mapped at `line`, readable,
+    /// writable, and aligned as that is. Whoever else has them makes atomic
+    /// accesses, or shares the region and spoils numbers that are believed of
+    /// nobody.
     pub unsafe fn new(line: NonNull<u8>) -> Self {
         Self {
             line,
