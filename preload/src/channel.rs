@@ -277,44 +277,54 @@ impl Channel {
         Ok(found.result as u16)
     }
 
-    /// Whether something may have come since [`poll`](Self::poll).
+    /// Whether something may have come since a [`poll`](Self::poll) for
+    /// `events`.
     #[inline]
-    pub(crate) fn is_ready(&self) -> bool {
-        self.page.ready() != self.seen || self.pipes.have_news()
+    pub(crate) fn is_ready(&self, events: u16) -> bool {
+        self.page.ready() != self.seen || self.pipes.have_news(events)
     }
 
-    /// Before the bell is waited for. Returns the bell, or `None` when there is
-    /// something already.
+    /// Before the bell is waited for, after a poll for `events`. Returns the
+    /// bell, or `None` when there is something already.
     ///
     /// # Errors
     /// `ENXIO`: the service is gone.
-    pub(crate) fn sleep(&mut self) -> Result<Option<RawFd>, Errno> {
-        if let Some(events) = self.pipes.awaited_events() {
-            let noted = self.operate(Operation::Await { events })?;
-            // Where it was not, the next poll is the service's.
-            if noted.result != 0 || self.is_ready() {
+    pub(crate) fn sleep(&mut self, events: u16) -> Result<Option<RawFd>, Errno> {
+        if self.pipes.take_lost() {
+            return Ok(None);
+        }
+        if self.pipes.are_held() {
+            // Where it is not noted, or there is no service, the next poll is to
+            // find that out.
+            let noted = self.operate(Operation::Await { events });
+            let noted = noted.and_then(check_result);
+            if noted.is_err() {
+                self.pipes.lose();
+            }
+            if noted.is_err() || self.is_ready(events) {
                 return Ok(None);
             }
         }
         self.page.sleep();
-        if self.is_ready() {
+        if self.is_ready(events) {
             self.page.wake();
             return Ok(None);
         }
         Ok(Some(self.bell.fd()?.as_raw_fd()))
     }
 
-    /// After the bell was waited for. Returns whether something may have come
-    /// since [`poll`](Self::poll).
+    /// After the bell was waited for.
     ///
     /// # Errors
     /// `ENXIO`: the service is gone.
-    pub(crate) fn wake(&mut self) -> Result<bool, Errno> {
+    pub(crate) fn wake(&mut self) -> Result<(), Errno> {
         self.page.wake();
-        if !quiet(self.bell.fd()?) {
-            return Err(Errno::ENXIO);
+        if quiet(self.bell.fd()?) {
+            return Ok(());
         }
-        Ok(self.is_ready())
+        // So that the next poll finds it out.
+        self.pipes.lose();
+        Err(Errno::ENXIO)
     }
 
     /// Whether something may have come since this was asked last, or since

@@ -79,7 +79,7 @@ impl Rings for ChannelRings<'_> {
     }
 
     fn sleep(&mut self) -> Result<bool, Errno> {
-        self.0.sleep().map(|bell| bell.is_some())
+        self.0.sleep(0).map(|bell| bell.is_some())
     }
 
     fn wake(&mut self) -> Result<bool, Errno> {

@@ -4,7 +4,7 @@
 //! be had. It may take them back, as when another thread uses the descriptor as
 //! well; then they are asked for less often.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -36,8 +36,8 @@ pub(crate) struct Pipes {
     patience: u32,
     /// Syncs of whoever has synced last.
     syncs: u32,
-    /// What the last poll was for.
-    events: u16,
+    /// They were the thread's, and the service has no note of its polls.
+    lost: bool,
 }
 
 impl Default for Pipes {
@@ -46,7 +46,7 @@ impl Default for Pipes {
             rings: Rings::Unknown,
             patience: FIRST,
             syncs: 0,
-            events: 0,
+            lost: false,
         }
     }
 }
@@ -79,7 +79,6 @@ impl Pipes {
     #[inline]
     pub(crate) fn poll(&mut self, events: u16) -> Option<u16> {
         let found = self.held()?.poll(flags(events));
-        self.events = events;
         self.done(found.is_some());
         found.map(|found| u16::from_ne_bytes(found.bits().to_ne_bytes()))
     }
@@ -94,10 +93,11 @@ impl Pipes {
         }
     }
 
+    /// They are the service's, as far as the thread knows.
     #[cold]
-    fn lose(&mut self) {
+    pub(crate) fn lose(&mut self) {
         if let Rings::Mapped { held, .. } = &mut self.rings {
-            *held = false;
+            self.lost |= std::mem::take(held);
         }
         // To get them has cost something.
         self.patience = if self.syncs > self.patience {
@@ -115,16 +115,22 @@ impl Pipes {
         self.held().is_some_and(Borrowed::take_awaited)
     }
 
-    /// What the last poll was for may have come, where it was this thread's.
+    /// What a poll was for may have come, where it was this thread's.
     #[inline]
-    pub(crate) fn have_news(&self) -> bool {
+    pub(crate) fn have_news(&self, events: u16) -> bool {
         self.held()
-            .is_some_and(|rings| rings.has_news(flags(self.events)))
+            .is_some_and(|rings| rings.has_news(flags(events)))
     }
 
-    /// What the last poll was for, where it was this thread's.
-    pub(crate) fn awaited_events(&self) -> Option<u16> {
-        self.held().map(|_| self.events)
+    /// They are the thread's, as far as it knows.
+    pub(crate) fn are_held(&self) -> bool {
+        self.held().is_some()
+    }
+
+    /// Whether they were lost since this was asked last: the service may not
+    /// know what polls were for.
+    pub(crate) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.lost)
     }
 
     /// After a sync of the service's: it is time to ask for the rings.
@@ -170,5 +176,5 @@ impl Pipes {
 fn map((answer, region): (Answer, Option<OwnedFd>)) -> Option<Borrowed> {
     let terms = answer.writes.first().filter(|_| answer.errno == 0)?;
     let terms = Terms::decode(&terms.data)?;
-    Borrowed::new(region?, answer.value, terms).ok()
+    Borrowed::new(region?.as_fd(), answer.value, terms).ok()
 }

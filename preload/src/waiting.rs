@@ -31,6 +31,14 @@ pub(crate) struct Watched {
     pub(crate) found: c_short,
 }
 
+impl Watched {
+    /// `events` as a channel has them.
+    #[inline]
+    fn wanted(&self) -> u16 {
+        u16::from_ne_bytes(self.events.to_ne_bytes())
+    }
+}
+
 /// How long to wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
@@ -103,7 +111,7 @@ impl Limit {
 pub(crate) fn look(watched: &mut [Watched], arm: bool) -> usize {
     let mut count = 0;
     for one in watched {
-        let events = u16::from_ne_bytes(one.events.to_ne_bytes());
+        let events = one.wanted();
         let arm = arm && count == 0;
         one.found = match with_channel(one.fd, |channel| channel.poll(events, arm)) {
             Some(Ok(found)) => c_short::from_ne_bytes(found.to_ne_bytes()),
@@ -132,7 +140,7 @@ fn with_patience<T>(with: impl FnOnce(&mut Patience) -> T) -> Option<T> {
 /// Returns whether something may have come.
 fn linger(watched: &[Watched]) -> bool {
     let ready = |one: &Watched| {
-        let ready = with_channel(one.fd, |channel| Ok(channel.is_ready()));
+        let ready = with_channel(one.fd, |channel| Ok(channel.is_ready(one.wanted())));
         !matches!(ready, Some(Ok(false)))
     };
     let begun = Instant::now();
@@ -223,7 +231,7 @@ pub(crate) fn sleep(
     let own = others.len();
     let mut something = false;
     for one in watched {
-        match with_channel(one.fd, |channel| channel.sleep()) {
+        match with_channel(one.fd, |channel| channel.sleep(one.wanted())) {
             Some(Ok(Some(fd))) => others.push(pollfd {
                 fd,
                 events: libc::POLLIN,

@@ -323,7 +323,11 @@ impl Adapter {
         };
         match &self.kind {
             // The other end goes on with it.
-            Kind::Pipe(_) => {}
+            Kind::Pipe(_) => {
+                if let Some(link) = bound.link() {
+                    link.leave(direction);
+                }
+            }
             Kind::Monitor(monitor) => {
                 monitor.unwatch(bound.index, &kring);
                 kring.stop();

@@ -173,6 +173,10 @@ impl Control {
     /// Lends the bound rings to the client's thread with the number `holder`.
     /// Returns whether it has them.
     pub(super) fn lend(&self, holder: NonZeroU32) -> bool {
+        // Whoever begins a block of pointers looks where the rings are.
+        let Ok(_binding) = self.binding.try_lock() else {
+            return false;
+        };
         let registration = self.registration();
         registration.is_some_and(|registration| {
             !self.shared_block.load(Ordering::Acquire) && registration.lend(holder)

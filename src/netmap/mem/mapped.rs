@@ -2,13 +2,13 @@
 //! mapping that its program has.
 
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::object::SharedObject;
+use super::object::Mapping;
 use super::progress::{LINE, Progress};
 use super::view::{RingParts, RingView};
 use crate::netmap::abi;
@@ -27,10 +27,12 @@ pub struct Buffers {
     pub num: u32,
 }
 
-/// A region, mapped by a client of the service, which vouches for its size.
+/// A region, mapped by a client of the service, which vouches for its size. The
+/// descriptor is not kept: those of a program's process are the program's, which
+/// may close them all.
 #[derive(Debug)]
 pub struct Mapped {
-    object: SharedObject,
+    mapping: Mapping,
     buffers: Buffers,
 }
 
@@ -39,7 +41,7 @@ impl Mapped {
     ///
     /// # Errors
     /// Those of mmap(2); `EINVAL`: the buffers are not inside.
-    pub fn new(fd: OwnedFd, bytes: u64, buffers: Buffers) -> nix::Result<Self> {
+    pub fn new(fd: BorrowedFd<'_>, bytes: u64, buffers: Buffers) -> nix::Result<Self> {
         let len = usize::try_from(bytes).ok().and_then(NonZeroUsize::new);
         let len = len.ok_or(Errno::EINVAL)?;
         let all = u64::from(buffers.size) * u64::from(buffers.num);
@@ -48,7 +50,7 @@ impl Mapped {
             return Err(Errno::EINVAL);
         }
         Ok(Self {
-            object: SharedObject::of_service(fd, len)?,
+            mapping: Mapping::new(fd, len)?,
             buffers,
         })
     }
@@ -57,10 +59,10 @@ impl Mapped {
     #[inline]
     fn at(&self, offset: u64, len: u64, align: u64) -> Option<NonNull<u8>> {
         let end = offset.checked_add(len)?;
-        let inside = end <= self.object.len() as u64 && offset % align == 0;
+        let inside = end <= self.mapping.len() as u64 && offset % align == 0;
         let offset = usize::try_from(offset).ok().filter(|_| inside)?;
         // SAFETY: inside of the mapping, as just checked.
-        Some(unsafe { self.object.base().add(offset) })
+        Some(unsafe { self.mapping.base().add(offset) })
     }
 
     /// The ring of `slots` slots at `offset`, and how far it is, if all that is

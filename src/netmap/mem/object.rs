@@ -19,8 +19,7 @@ use super::MemError;
 #[derive(Debug)]
 pub(super) struct SharedObject {
     fd: OwnedFd,
-    base: NonNull<u8>,
-    len: NonZeroUsize,
+    mapping: Mapping,
     /// A client's: what is in it is not ours to give back.
     external: bool,
 }
@@ -28,11 +27,44 @@ pub(super) struct SharedObject {
 /// Device, inode, length.
 pub(super) type ObjectId = (libc::dev_t, libc::ino_t, NonZeroUsize);
 
+/// The first bytes of an object that nobody can make smaller, mapped.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    base: NonNull<u8>,
+    len: NonZeroUsize,
+}
+
 // SAFETY: a mapping belongs to no thread; whoever copies from or to it proves
 // the range with a view, and no reference points into it.
-unsafe impl Send for SharedObject {}
+unsafe impl Send for Mapping {}
 // SAFETY: as above.
-unsafe impl Sync for SharedObject {}
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// `len` bytes of the object `fd`, which stay mapped when that is closed.
+    pub(super) fn new(fd: BorrowedFd<'_>, len: NonZeroUsize) -> nix::Result<Self> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the system's choice touches
+        // no memory that this program knows.
+        let base = unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, fd, 0) }?;
+        Ok(Self {
+            base: base.cast(),
+            len,
+        })
+    }
+
+    /// The first byte; `len` bytes are mapped while this lives.
+    #[inline]
+    pub(super) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Bytes that are mapped.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.len.get()
+    }
+}
 
 impl SharedObject {
     /// A new object of `len` bytes, all zero.
@@ -60,41 +92,24 @@ impl SharedObject {
         })
     }
 
-    /// An object of the service's, which nobody can make smaller, as one of its
-    /// clients has it.
-    pub(super) fn of_service(fd: OwnedFd, len: NonZeroUsize) -> nix::Result<Self> {
-        Self::map(fd, len, true)
-    }
-
     fn map(fd: OwnedFd, len: NonZeroUsize, external: bool) -> nix::Result<Self> {
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the system's choice touches
-        // no memory that this program knows.
-        let base = unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, &fd, 0) }?.cast();
         Ok(Self {
+            mapping: Mapping::new(fd.as_fd(), len)?,
             fd,
-            base,
-            len,
             external,
         })
     }
 
-    /// The first byte; `len` bytes are mapped while this lives.
+    /// The first byte; all of it is mapped while this lives.
     #[inline]
     pub(super) fn base(&self) -> NonNull<u8> {
-        self.base
-    }
-
-    /// Bytes that are mapped.
-    #[inline]
-    pub(super) fn len(&self) -> usize {
-        self.len.get()
+        self.mapping.base()
     }
 
     /// Which object it is, and how much of it.
     pub(super) fn id(&self) -> nix::Result<ObjectId> {
         let stat = fstat(&self.fd)?;
-        Ok((stat.st_dev, stat.st_ino, self.len))
+        Ok((stat.st_dev, stat.st_ino, self.mapping.len))
     }
 
     /// For a client to map.
@@ -115,7 +130,7 @@ impl SharedObject {
         use nix::fcntl::{FallocateFlags, fallocate};
         let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         // It fitted off_t when the object was made.
-        let len = libc::off_t::try_from(self.len.get()).unwrap_or(libc::off_t::MAX);
+        let len = libc::off_t::try_from(self.mapping.len()).unwrap_or(libc::off_t::MAX);
         if let Err(errno) = fallocate(&self.fd, mode, 0, len) {
             tracing::debug!("pages of an unused netmap region stay in memory: {errno}");
         }
@@ -128,7 +143,7 @@ impl SharedObject {
         let whole = libc::spacectl_range {
             r_offset: 0,
             // As above.
-            r_len: libc::off_t::try_from(self.len.get()).unwrap_or(libc::off_t::MAX),
+            r_len: libc::off_t::try_from(self.mapping.len()).unwrap_or(libc::off_t::MAX),
         };
         let (fd, rest) = (self.fd.as_raw_fd(), std::ptr::null_mut());
         // SAFETY: a range to be read, and nowhere to say what is left of it;
@@ -178,9 +193,9 @@ fn is_plain_memory(_: &OwnedFd) -> bool {
     true
 }
 
-impl Drop for SharedObject {
+impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly what `new` mapped; views borrow the region that owns
+        // SAFETY: exactly what `new` mapped; views borrow what owns
         // this, so none is left.
         if let Err(errno) = unsafe { munmap(self.base.cast(), self.len.get()) } {
             tracing::error!("netmap region of {} bytes not unmapped: {errno}", self.len);

@@ -24,7 +24,8 @@
 //!
 //! **Passed and awaited.** Likewise: the holder passes slots before it looks
 //! whether somebody waits for them, and who waits says so before it looks once
-//! more.
+//! more. And whoever tells them takes the word back before it looks who is there
+//! to be told, and who waits is there before it says so.
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
@@ -201,9 +202,10 @@ impl<'m> Progress<'m> {
         self.get::<HOLDER>() == holder.get()
     }
 
-    /// The service: somebody is about to sleep until more is passed. Who does
-    /// looks once more before it sleeps.
+    /// The service: somebody is about to sleep until more is passed, and is
+    /// there to be told. Who does looks once more before it sleeps.
     pub fn await_more(&self) {
+        fence(Ordering::SeqCst);
         self.set::<AWAITED>(1);
         fence(Ordering::SeqCst);
     }
@@ -215,9 +217,10 @@ impl<'m> Progress<'m> {
         self.get::<AWAITED>() != 0
     }
 
-    /// The service: whoever waits is told now.
+    /// The service: whoever is there is told now, once this returns.
     pub fn told(&self) {
         self.set::<AWAITED>(0);
+        fence(Ordering::SeqCst);
     }
 }
 

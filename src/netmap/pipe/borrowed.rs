@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -103,7 +103,7 @@ impl Borrowed {
     ///
     /// # Errors
     /// Those of mmap(2); `EINVAL`: the rings are not inside.
-    pub fn new(fd: OwnedFd, bytes: u64, terms: Terms) -> nix::Result<Self> {
+    pub fn new(fd: BorrowedFd<'_>, bytes: u64, terms: Terms) -> nix::Result<Self> {
         let borrowed = Self {
             memory: Mapped::new(fd, bytes, terms.buffers)?,
             terms,
@@ -209,7 +209,8 @@ impl Borrowed {
         if checked.is_err() {
             sync::reinit(&mut user, before, &own);
         }
-        // Who was taken for dead meanwhile says nothing that is not so any more.
+        // Who was taken for dead meanwhile says nothing that is not so any more:
+        // what it has passed is in `passed`, which the service goes by.
         let is_held = || progress.is_held_by(self.terms.holder);
         let passed = match direction {
             Direction::Tx => Passing {

@@ -10,7 +10,8 @@
 //! judged under the same lock. A client that is in a sync just then is waited
 //! for, but no longer than [`PATIENCE`]: one that was stopped there publishes
 //! nothing when it goes on, and one that only claims to be there spoils the rings
-//! of those who share its region.
+//! of those who share its region. What it had published by then is done with, and
+//! whoever sleeps at the other half is told: the client may not get to it.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::pass::Passing;
+use super::pass::{Passing, so_far};
 use crate::netmap::abi::Slot;
 use crate::netmap::kring::{Kring, Synced};
 use crate::netmap::mem::{Line, Progress};
@@ -185,7 +186,7 @@ impl Link {
                 && !half.kring.watch().is_watched()
         };
         if loan.holder.is_some() || !can_be(&self.tx) || !can_be(&self.rx) {
-            return loan.holder == Some(holder);
+            return loan.holder == Some(holder) && loan.recalled.is_none();
         }
         let progress = half.progress();
         progress.set_state(half.kring.user(), half.kring.hardware());
@@ -204,88 +205,115 @@ impl Link {
     /// Takes a half back, if it is lent, without waiting. Returns whether it is
     /// the service's: to be asked again if not.
     pub fn try_recall(&self, direction: Direction) -> bool {
-        let half = self.half(direction);
-        come_home(half, &mut half.loan())
+        self.come_home(direction, &mut self.half(direction).loan())
     }
 
     /// Takes a half back from `holder`, which is gone.
     pub fn take_back(&self, direction: Direction, holder: NonZeroU32) {
-        let half = self.half(direction);
-        let mut loan = half.loan();
+        let mut loan = self.half(direction).loan();
         if loan.holder == Some(holder) {
-            half.progress().recall();
-            end(half, &mut loan);
+            self.end(direction, &mut loan);
+        }
+    }
+
+    /// Nobody has this half bound any more: takes it back from whoever had it.
+    pub(in crate::netmap) fn leave(&self, direction: Direction) {
+        let mut loan = self.half(direction).loan();
+        if loan.holder.is_some() {
+            self.end(direction, &mut loan);
         }
     }
 
     /// Takes both halves back: what has changed before is known to whoever gets
     /// them next.
     pub fn recall(&self) {
-        // Both are on their way before one is waited for.
-        for half in [&self.tx, &self.rx] {
-            come_home(half, &mut half.loan());
-        }
-        for direction in [Direction::Tx, Direction::Rx] {
-            drop(self.home(direction));
+        let both = [Direction::Tx, Direction::Rx];
+        // Both are on their way before one is waited for, and a worker that has
+        // to do with one does not wait meanwhile. One that is lent anew by then
+        // is lent to somebody who knows.
+        let begun = Instant::now();
+        while both.iter().fold(false, |away, direction| {
+            !self.try_recall(*direction) || away
+        }) && begun.elapsed() < 2 * PATIENCE
+        {
+            thread::yield_now();
         }
     }
 
     /// A half that is the service's while the guard is there.
     #[inline]
     fn home(&self, direction: Direction) -> MutexGuard<'_, Loan> {
-        let half = self.half(direction);
-        let mut loan = half.loan();
-        while loan.holder.is_some() && !come_home(half, &mut loan) {
+        let mut loan = self.half(direction).loan();
+        while loan.holder.is_some() && !self.come_home(direction, &mut loan) {
             thread::yield_now();
         }
         loan
     }
-}
 
-/// Takes a half back if nobody is in a sync of it, or has been for too long.
-fn come_home(half: &Half, loan: &mut Loan) -> bool {
-    if loan.holder.is_none() {
-        return true;
-    }
-    if !half.progress().recall() {
-        let since = *loan.recalled.get_or_insert_with(Instant::now);
-        if since.elapsed() < PATIENCE {
-            return false;
+    /// Takes a half back if nobody is in a sync of it, or has been for too long.
+    fn come_home(&self, direction: Direction, loan: &mut Loan) -> bool {
+        if loan.holder.is_none() {
+            return true;
         }
-        tracing::debug!("{}: a client does not end its sync", half.kring.name());
+        let half = self.half(direction);
+        if !half.progress().recall() {
+            let since = *loan.recalled.get_or_insert_with(Instant::now);
+            if since.elapsed() < PATIENCE {
+                return false;
+            }
+            tracing::debug!("{}: a client does not end its sync", half.kring.name());
+        }
+        self.end(direction, loan);
+        true
     }
-    end(half, loan);
-    true
-}
 
-/// The kring goes on from where the holder says that it is. Numbers that are
-/// none of the ring's are the last slot's: what comes of them is the holder's.
-fn end(half: &Half, loan: &mut Loan) {
-    let last = half.kring.view().num_slots().saturating_sub(1);
-    let (user, hardware) = half.progress().state();
-    let user = User {
-        rhead: user.rhead.min(last),
-        rcur: user.rcur.min(last),
-        rtail: user.rtail.min(last),
-    };
-    let hardware = Hardware {
-        hwcur: hardware.hwcur.min(last),
-        hwtail: hardware.hwtail.min(last),
-    };
-    half.kring.resume(user, hardware);
-    *loan = Loan::default();
+    /// The kring goes on from where the holder says that it is. Numbers that are
+    /// none of the ring's are the last slot's: what comes of them is the
+    /// holder's.
+    ///
+    /// The holder may have been stopped, or have heard of this, between passing
+    /// slots on and saying so, or telling who sleeps.
+    fn end(&self, direction: Direction, loan: &mut Loan) {
+        let half = self.half(direction);
+        let view = half.kring.view();
+        let progress = half.progress();
+        progress.recall();
+        let last = view.num_slots().saturating_sub(1);
+        let (user, hardware) = progress.state();
+        let mut user = User {
+            rhead: user.rhead.min(last),
+            rcur: user.rcur.min(last),
+            rtail: user.rtail.min(last),
+        };
+        let mut hardware = Hardware {
+            hwcur: hardware.hwcur.min(last),
+            hwtail: hardware.hwtail.min(last),
+        };
+        let passed = so_far(&progress, &view);
+        let done = match direction {
+            Direction::Tx => passed,
+            Direction::Rx => view.next(passed),
+        };
+        // Slots that the other half has got are not passed on again: they are
+        // its own by now. (What is left of a frame is done with before it is
+        // passed, and not among those that the application had.)
+        let unsaid = view.distance(hardware.hwcur, done);
+        if unsaid > 0 && unsaid <= view.distance(hardware.hwcur, hardware.hwtail) {
+            hardware.hwcur = done;
+            (user.rhead, user.rcur) = (done, done);
+        }
+        half.kring.resume(user, hardware);
+        *loan = Loan::default();
+        self.tell_other(direction);
+    }
 }
 
 impl Drop for Link {
     /// Each buffer is named by one of the two rings from here on, so that each
     /// goes back once.
     fn drop(&mut self) {
-        for half in [&self.tx, &self.rx] {
-            let mut loan = half.loan();
-            if loan.holder.is_some() {
-                half.progress().recall();
-                end(half, &mut loan);
-            }
+        for direction in [Direction::Tx, Direction::Rx] {
+            self.leave(direction);
         }
         let Passing { tx, rx, .. } = self.passing();
         let first = self.rx.kring.hardware().hwcur;

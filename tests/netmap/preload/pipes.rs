@@ -4,9 +4,12 @@
 //! [`own`]: crate::own
 
 use std::env;
+use std::ffi::c_int;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::ptr;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use bed::{Error, Result, Test};
 use nix::sys::signal::{Signal, kill};
@@ -14,23 +17,27 @@ use nix::unistd::Pid;
 use vtnetd::netmap::abi::nmreq::*;
 
 use crate::port::*;
-use crate::scene::Scene;
-use crate::{CLIENT, HANGS};
+use crate::scene::{SOON, Scene};
+use crate::{CLIENT, HANGS, start};
 
 /// By the name that the test has.
-pub const ALL: [(&str, fn()); 3] = [
+pub const ALL: [(&str, fn()); 5] = [
     ("both_ends_of_a_pipe_sleep_and_wake_each_other", sleepers),
     ("threads_that_share_an_end_of_a_pipe_lose_nothing", shared),
     (
         "a_monitor_sees_what_a_busy_pipe_has_from_then_on",
         monitored,
     ),
+    ("a_pipe_can_be_waited_for_both_ways_at_once", both_ways),
+    ("a_pipe_takes_no_descriptor_of_its_program_s", descriptors),
 ];
 
 /// The program that stops the service.
 const STOPPER: &str = "stopper";
 /// What is run by name alone.
-pub const NAMED: [(&str, fn()); 1] = [(STOPPER, stopper)];
+pub const NAMED: [(&str, fn()); 2] = [(STOPPER, stopper), (BEREFT, bereft)];
+/// The program whose service is killed.
+const BEREFT: &str = "bereft_of_a_pipe";
 /// The environment variable that says what the service's process is.
 const SERVICE: &str = "NETMAP_SERVICE";
 
@@ -38,10 +45,13 @@ const SERVICE: &str = "NETMAP_SERVICE";
 const MANY: u32 = 1000;
 
 pub fn tests() -> Vec<Test> {
-    vec![Test::new(
-        "a_pipe_goes_on_while_the_service_stands_still",
-        stands_still,
-    )]
+    vec![
+        Test::new(
+            "a_pipe_goes_on_while_the_service_stands_still",
+            stands_still,
+        ),
+        Test::new("who_waits_at_a_pipe_hears_that_the_service_is_gone", dies),
+    ]
 }
 
 /// The two ends of one.
@@ -67,7 +77,7 @@ fn go_round([a, b]: &[Port; 2], frames: u32) {
         a.send(&frame(nth));
         assert_eq!(poll(b.fd, libc::POLLIN, 0).unwrap(), libc::POLLIN);
         assert_eq!(b.take().unwrap(), frame(nth));
-        ioctl(b.fd, NIOCRXSYNC, std::ptr::null_mut()).unwrap();
+        ioctl(b.fd, NIOCRXSYNC, ptr::null_mut()).unwrap();
     }
 }
 
@@ -100,6 +110,84 @@ fn stands_still() -> Result<()> {
         Ok(status) => Err(process.explain(Error::new(status.to_string()), "it failed")),
         Err(error) => Err(process.explain(error, "the pipe stood still")),
     }
+}
+
+fn bereft() {
+    let ends = ends();
+    go_round(&ends, MANY);
+    println!("waiting");
+    let found = poll(ends[0].fd, libc::POLLIN, -1).unwrap();
+    assert_ne!(found & libc::POLLERR, 0);
+    let asked = ioctl(ends[0].fd, NIOCTXSYNC, ptr::null_mut());
+    assert_eq!(errno(asked), libc::ENXIO);
+}
+
+fn dies() -> Result<()> {
+    let mut scene = Scene::new()?;
+    let mut process = start(&scene, BEREFT)?;
+    process.output.wait_for(0, SOON, |line| line == "waiting")?;
+    scene.vtnetd.kill()?;
+    let status = process.wait(SOON)?;
+    process.errors.wait_for_end(SOON)?;
+    assert!(status.success(), "{:?}", process.errors.since(0));
+    Ok(())
+}
+
+/// The number that the next descriptor gets.
+fn lowest_free() -> c_int {
+    // SAFETY: a C string; the descriptor is ours.
+    unsafe {
+        let fd = libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY);
+        libc::close(fd);
+        fd
+    }
+}
+
+fn descriptors() {
+    let ends = ends();
+    let before = lowest_free();
+    go_round(&ends, MANY);
+    assert_eq!(lowest_free(), before);
+}
+
+/// The same descriptor is there twice, once for frames and once for room.
+fn both_ways() {
+    const ROUNDS: u32 = 50;
+    let [a, b] = ends();
+    for nth in 0..MANY {
+        a.send(&frame(nth));
+        assert_eq!(b.receive(), frame(nth));
+        b.send(&frame(nth));
+        assert_eq!(a.receive(), frame(nth));
+    }
+    while a.put(&frame(0)) {}
+    a.txsync();
+    let (go, begun) = mpsc::channel();
+    let b = Moved(b);
+    let sender = thread::spawn(move || {
+        let b = b;
+        for nth in begun {
+            // Most often, the other one sleeps by then.
+            thread::sleep(Duration::from_millis(5));
+            b.0.send(&frame(nth));
+        }
+    });
+    for nth in 0..ROUNDS {
+        go.send(nth).unwrap();
+        let mut fds = [libc::POLLIN, libc::POLLOUT].map(|events| libc::pollfd {
+            fd: a.fd,
+            events,
+            revents: 0,
+        });
+        let wait = i32::try_from(SOON.as_millis()).unwrap();
+        // SAFETY: two structures.
+        let ready = unsafe { libc::poll(fds.as_mut_ptr(), 2, wait) };
+        assert_eq!((ready, fds.map(|one| one.revents)), (1, [libc::POLLIN, 0]));
+        assert_eq!(a.take().unwrap(), frame(nth));
+        ioctl(a.fd, NIOCRXSYNC, ptr::null_mut()).unwrap();
+    }
+    drop(go);
+    sender.join().unwrap();
 }
 
 fn sleepers() {

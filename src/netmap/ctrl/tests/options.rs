@@ -212,6 +212,18 @@ fn a_shared_block_begins_where_the_rings_are() {
 }
 
 #[test]
+fn rings_are_not_lent_while_a_request_is_at_work() {
+    let core = core();
+    let mut client = Client::new(&core);
+    client.register("vale0:a{1").unwrap();
+    let holder = NonZeroU32::MIN;
+    let binding = client.control.binding();
+    assert!(!client.control.lend(holder));
+    drop(binding);
+    assert!(client.control.lend(holder));
+}
+
+#[test]
 fn shared_blocks_that_cannot_be() {
     let core = core();
     let ask = |body: RegisterBody, change: &dyn Fn(&mut SharedBlock)| {

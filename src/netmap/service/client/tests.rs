@@ -182,6 +182,22 @@ fn rings_come_back_to_whoever_else_asks() {
 }
 
 #[test]
+fn rings_are_left_to_nobody_who_is_gone() {
+    let core = Netmap::new(Arc::new(Switches::default()), RegionConfig::global());
+    let core = Arc::new(core);
+    let (one, _other) = (bind(&core, "vale0:a{1"), bind(&core, "vale0:a}1"));
+    let client = Client::new(one);
+    let (gone, _page, _end) = channel(&client);
+    client.remove(&gone);
+    // Its last request was looked at before.
+    let lent = client.perform(Operation::Borrow, &gone);
+    assert_eq!(lent, Some(Outcome::default()));
+    drop(client);
+    let again = bind(&core, "vale0:a{1");
+    assert!(!again.registration().unwrap().is_lent_to(gone.number));
+}
+
+#[test]
 fn rings_with_a_block_of_pointers_are_not_lent() {
     let (client, _other) = ends();
     let (channel, mut page, _end) = channel(&client);

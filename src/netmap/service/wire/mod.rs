@@ -58,8 +58,12 @@
 //! `NIOCTXSYNC`, `NIOCRXSYNC` and poll(2) go over the [`page`], and cost no
 //! system call while both sides are busy. Of pipes a client may do them itself,
 //! in its own thread, while nobody else has to do with its rings
-//! ([`pipe::link`](crate::netmap::pipe::link)).
+//! ([`pipe::link`](crate::netmap::pipe::link)): it asks for the region and the
+//! [`Terms`] once, for the rings by [`Operation::Borrow`] whenever it wants them,
+//! and has them until a word in the region says that they are somebody else's
+//! ([`Progress`](crate::netmap::mem::Progress)).
 //!
+//! [`Operation::Borrow`]: page::Operation::Borrow
 //! [`Terms`]: crate::netmap::pipe::borrowed::Terms
 
 mod message;

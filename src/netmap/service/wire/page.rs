@@ -32,7 +32,9 @@
 //! **Waiting.** [`Operation::Poll`] with `arm` that finds nothing leaves a note
 //! with the port: when something may have come, `ready` changes (and the bell
 //! rings if the client sleeps), and the client asks again. `ready` is read before
-//! the request is made. One note is one change; more may come.
+//! the request is made. One note is one change; more may come. Who has its rings
+//! itself ([`Operation::Borrow`]) leaves the note by [`Operation::Await`], and
+//! looks at the rings once more.
 //!
 //! What is read here is the other side's claim: the service believes nothing
 //! but the two numbers that it checks, and clients may scribble over all of it.
