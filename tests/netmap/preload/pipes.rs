@@ -160,8 +160,9 @@ fn both_ways() {
         b.send(&frame(nth));
         assert_eq!(a.receive(), frame(nth));
     }
-    while a.put(&frame(0)) {}
-    a.txsync();
+    while a.put(&frame(0)) {
+        a.txsync();
+    }
     let (go, begun) = mpsc::channel();
     let b = Moved(b);
     let sender = thread::spawn(move || {
