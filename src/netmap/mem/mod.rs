@@ -35,7 +35,7 @@ pub use external::ExternalConfig;
 pub use mapped::{Buffers, Mapped};
 use object::{ObjectId, SharedObject};
 pub use pool::{PoolLayout, PoolSize};
-pub use progress::{Line, Progress};
+pub use progress::{Busy, Line, Progress};
 pub use region::Region;
 pub use taken::{InterfaceMemory, InterfaceSpec, RingMemory, RingSpec};
 #[cfg(target_os = "freebsd")]

@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::pass::{Passing, so_far};
 use crate::netmap::kring::Synced;
-use crate::netmap::mem::{Buffers, Mapped, Progress, RingView};
+use crate::netmap::mem::{Buffers, Busy, Mapped, Progress, RingView};
 use crate::netmap::poll::{IN, OUT, Polled, poll};
 use crate::netmap::port::Direction;
 use crate::netmap::sync::{self, User};
@@ -199,8 +199,18 @@ impl Borrowed {
     }
 
     fn sync_ring(&self, direction: Direction, index: usize) -> Option<Synced> {
-        let [(own, progress), (other, others)] = self.find(direction, index)?;
-        let busy = progress.begin(self.terms.holder)?;
+        let both = self.find(direction, index)?;
+        let [(_, progress), _] = both;
+        self.sync_begun(direction, both, progress.begin(self.terms.holder)?)
+    }
+
+    /// A sync that has begun, of a half that may have been lost since.
+    pub(super) fn sync_begun(
+        &self,
+        direction: Direction,
+        [(own, progress), (other, others)]: [(RingView<'_>, Progress<'_>); 2],
+        busy: Busy<'_>,
+    ) -> Option<Synced> {
         let (mut user, before) = progress.state();
         let checked = match direction {
             Direction::Tx => sync::txsync_prologue(&mut user, &own, None),

@@ -224,6 +224,27 @@ fn rings_are_not_lent_while_a_request_is_at_work() {
 }
 
 #[test]
+fn rings_that_get_offsets_are_not_lent_any_more() {
+    let core = core();
+    let (mut client, mut other) = (Client::new(&core), Client::new(&core));
+    client.register("vale0:a{1").unwrap();
+    let holder = NonZeroU32::MIN;
+    assert!(client.control.lend(holder));
+    let offsets = Offsets {
+        nro_max_offset: 64,
+        ..Offsets::default()
+    };
+    let option = other.memory.option(NETMAP_REQ_OPT_OFFSETS, &offsets, 0);
+    let request = all();
+    other
+        .ask_with(NETMAP_REQ_REGISTER, "vale0:a}1", &request, option)
+        .unwrap();
+    let registration = client.control.registration().unwrap();
+    assert!(!registration.is_lent_to(holder));
+    assert!(!client.control.lend(holder));
+}
+
+#[test]
 fn shared_blocks_that_cannot_be() {
     let core = core();
     let ask = |body: RegisterBody, change: &dyn Fn(&mut SharedBlock)| {

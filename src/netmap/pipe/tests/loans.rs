@@ -13,7 +13,7 @@ use crate::netmap::mem::{Buffers, RingView};
 use crate::netmap::pipe::borrowed::{Borrowed, RingTerms, Terms};
 use crate::netmap::pipe::pass::Passing;
 
-const HOLDER: NonZeroU32 = NonZeroU32::new(7).unwrap();
+pub(super) const HOLDER: NonZeroU32 = NonZeroU32::new(7).unwrap();
 const OTHER: NonZeroU32 = NonZeroU32::new(8).unwrap();
 
 /// What a client is told that has one half.
@@ -42,7 +42,7 @@ fn terms(region: &Region, link: &Link, direction: Direction, holder: NonZeroU32)
     }
 }
 
-fn client(region: &Region, link: &Link, direction: Direction) -> Borrowed {
+pub(super) fn client(region: &Region, link: &Link, direction: Direction) -> Borrowed {
     let terms = terms(region, link, direction, HOLDER);
     Borrowed::new(region.fd(), region.bytes(), terms).unwrap()
 }
@@ -57,7 +57,7 @@ fn sync(link: &Link, client: &Borrowed, direction: Direction) {
     }
 }
 
-fn advance(view: &RingView<'_>, slots: u32) {
+pub(super) fn advance(view: &RingView<'_>, slots: u32) {
     let at = (0..slots).fold(view.head(), |at, _| view.next(at));
     view.set_cur(at);
     view.set_head(at);
@@ -65,7 +65,7 @@ fn advance(view: &RingView<'_>, slots: u32) {
 
 /// Fills as many slots as there are, up to `count`, with the lengths from `len`
 /// on. Returns how many.
-fn fill(link: &Link, len: u16, count: u32) -> u16 {
+pub(super) fn fill(link: &Link, len: u16, count: u32) -> u16 {
     let view = link.kring(Direction::Tx).view();
     let (mut at, mut filled) = (view.head(), 0);
     while at != view.tail() && u32::from(filled) < count {
@@ -86,7 +86,7 @@ fn fill(link: &Link, len: u16, count: u32) -> u16 {
 }
 
 /// The lengths of what has come, up to `count` of them, which are released.
-fn empty(link: &Link, count: u32) -> Vec<u16> {
+pub(super) fn empty(link: &Link, count: u32) -> Vec<u16> {
     let view = link.kring(Direction::Rx).view();
     let mut at = view.head();
     let mut lens = Vec::new();
@@ -313,122 +313,13 @@ fn a_half_that_is_waited_for_can_be_looked_at() {
     assert!((0..50).any(|_| looks() == 100));
 }
 
-fn passing(link: &Link) -> Passing<'_> {
+pub(super) fn passing(link: &Link) -> Passing<'_> {
     let [tx, rx] = [Direction::Tx, Direction::Rx].map(|way| link.kring(way));
     Passing {
         tx: tx.view(),
         rx: rx.view(),
         tx_progress: tx.memory().progress().unwrap(),
         rx_progress: rx.memory().progress().unwrap(),
-    }
-}
-
-/// A client that is stopped, or hears that a half is not its own any more, after
-/// it has sent frames and before it says so.
-#[test]
-fn what_was_sent_is_not_sent_again() {
-    // Whole frames, and the beginning of one.
-    for (parts, whole) in [
-        ([0, 0], 2),
-        ([0, NS_MOREFRAG], 1),
-        ([NS_MOREFRAG, NS_MOREFRAG], 0),
-    ] {
-        let region = region();
-        let link = link(&region);
-        let [tx, rx] = [Direction::Tx, Direction::Rx].map(|way| link.kring(way));
-        assert!(link.lend(Direction::Tx, HOLDER));
-        for (at, flags) in (0..).zip(parts) {
-            let slot = tx.view().slot(at).unwrap();
-            tx.view().set_slot(
-                at,
-                Slot {
-                    len: 60,
-                    flags,
-                    ..slot
-                },
-            );
-        }
-        advance(&tx.view(), 2);
-        let passed = passing(&link).send(2, tx.hardware(), |_| true);
-        assert_eq!(passed.more, whole > 0);
-        link.take_back(Direction::Tx, HOLDER);
-        assert_eq!(tx.hardware().hwcur, whole);
-        // The receiver puts another buffer in the place of each.
-        link.rxsync();
-        assert_eq!(rx.view().tail(), whole);
-        for at in 0..whole {
-            let slot = rx.view().slot(at).unwrap();
-            let buf_idx = slot.buf_idx + 100;
-            rx.view().set_slot(at, Slot { buf_idx, ..slot });
-        }
-        link.txsync();
-        for at in 0..whole {
-            assert_eq!(buffer(rx, at), buffer(tx, at) + 100);
-        }
-        // The rest comes after it.
-        put(&link, &[(60, 0)]);
-        link.rxsync();
-        assert_eq!(rx.view().tail(), 3);
-    }
-}
-
-/// As above, of what it has released.
-#[test]
-fn what_was_released_is_not_released_again() {
-    let region = region();
-    let link = link(&region);
-    let [tx, rx] = [Direction::Tx, Direction::Rx].map(|way| link.kring(way));
-    put(&link, &[(60, 0), (61, 0)]);
-    assert_eq!(take(&link, false), [60, 61]);
-    assert!(link.lend(Direction::Rx, HOLDER));
-    advance(&rx.view(), 2);
-    assert!(passing(&link).take(2, rx.hardware(), || true).more);
-    link.take_back(Direction::Rx, HOLDER);
-    assert_eq!(rx.hardware().hwcur, 2);
-    // The sender has it, and puts something there.
-    link.txsync();
-    let slot = tx.view().slot(0).unwrap();
-    tx.view().set_slot(0, Slot { len: 99, ..slot });
-    link.rxsync();
-    assert_eq!(tx.view().slot(0).unwrap().len, 99);
-}
-
-/// A half that is lent is where it was when it comes back.
-#[test]
-fn what_is_begun_of_a_frame_stays_begun() {
-    let region = region();
-    let link = link(&region);
-    let tx = link.kring(Direction::Tx);
-    put(&link, &[(60, NS_MOREFRAG); 3]);
-    let before = (tx.user(), tx.hardware());
-    assert!(link.lend(Direction::Tx, HOLDER));
-    assert!(link.try_recall(Direction::Tx));
-    assert_eq!((tx.user(), tx.hardware()), before);
-}
-
-/// A client that is stopped after it has passed something, and before it says
-/// that somebody is to be told.
-#[test]
-fn who_sleeps_is_told_when_a_half_comes_back() {
-    let region = region();
-    let link = link(&region);
-    let listener = Arc::new(Listener::new(Waker::new().unwrap()));
-    link.kring(Direction::Rx).add_listener(&listener);
-    let client = client(&region, &link, Direction::Tx);
-    for fired in 0..3 {
-        assert!(link.lend(Direction::Tx, HOLDER));
-        listener.arm(Wake::FRAMES);
-        link.wait_for(Direction::Rx);
-        fill(&link, 60, 1);
-        client.sync_each(Direction::Tx).unwrap();
-        assert_eq!(listener.fired(), fired);
-        match fired {
-            0 => assert!(link.try_recall(Direction::Tx)),
-            1 => link.take_back(Direction::Tx, HOLDER),
-            _ => link.leave(Direction::Tx),
-        }
-        assert_eq!(listener.fired(), fired + 1);
-        assert!(!link.is_lent_to(Direction::Tx, HOLDER));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of pipes: slots go over and come back, whole frames alone are seen,
 //! hostile slots stay where they are, and every buffer goes back once.
 
+mod ends;
 mod loans;
 
 use proptest::prelude::*;
