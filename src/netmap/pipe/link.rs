@@ -227,15 +227,15 @@ impl Link {
     /// Takes both halves back: what has changed before is known to whoever gets
     /// them next.
     pub fn recall(&self) {
-        let both = [Direction::Tx, Direction::Rx];
         // Both are on their way before one is waited for, and a worker that has
         // to do with one does not wait meanwhile. One that is lent anew by then
         // is lent to somebody who knows.
         let begun = Instant::now();
-        while both.iter().fold(false, |away, direction| {
-            !self.try_recall(*direction) || away
-        }) && begun.elapsed() < 2 * PATIENCE
-        {
+        loop {
+            let home = [Direction::Tx, Direction::Rx].map(|half| self.try_recall(half));
+            if home == [true, true] || begun.elapsed() >= 2 * PATIENCE {
+                return;
+            }
             thread::yield_now();
         }
     }
