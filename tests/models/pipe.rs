@@ -84,7 +84,7 @@ fn nobody_sleeps_over_what_is_passed() {
         let holder = spawn(move || {
             let progress = Progress::private(&theirs.0);
             let there = Progress::private(&theirs.1);
-            for passed in 1..=2 {
+            for passed in 1..=3 {
                 progress.pass(passed);
                 if progress.is_awaited() {
                     progress.told();
@@ -98,7 +98,7 @@ fn nobody_sleeps_over_what_is_passed() {
         let progress = Progress::private(&line);
         let there = Progress::private(&there);
         let mut seen = 0;
-        while seen != 2 {
+        while seen != 3 {
             there.pass(1);
             progress.await_more();
             if progress.passed() == seen {
