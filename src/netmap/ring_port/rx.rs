@@ -44,7 +44,8 @@ fn deliver_some(
     picks: &[u16],
 ) -> Delivered {
     let view = kring.view();
-    if header_len == 0 && batch.is_plain() {
+    // One slot always stays empty: a ring of one has room for nothing.
+    if header_len == 0 && batch.is_plain() && view.num_slots() > 1 {
         let room = view.room();
         if batch.frames().iter().all(|frame| frame.len <= room) {
             return deliver_lone(kring, flags, batch, picks);
