@@ -20,6 +20,7 @@
 //! | [`adapter`] | a port of any kind |
 //! | [`bwrap`] | a persistent port on a second switch |
 //! | [`pipe`] | ports that lead to each other |
+//! | [`poll`] | what poll(2) does on somebody's rings |
 //! | [`monitor`] | ports that see what others send and receive |
 //! | [`vale`] | the switch |
 //! | [`mac_table`] | where each address was heard |

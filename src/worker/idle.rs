@@ -67,9 +67,7 @@ impl Idle {
         };
         self.spent.load(Ordering::Relaxed).saturating_add(now)
     }
-}
 
-impl Idle {
     /// How long there was work, until `at`.
     pub(super) fn worked(&self, at: Instant) -> Duration {
         let time = at.saturating_duration_since(self.start);

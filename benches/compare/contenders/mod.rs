@@ -107,8 +107,7 @@ pub trait BackEnd {
     ///
     /// # Errors
     /// It does not say.
-    fn effort(&mut self, clock: f64) -> Result<Option<Effort>> {
-        let _ = clock;
+    fn effort(&mut self, _clock: f64) -> Result<Option<Effort>> {
         Ok(None)
     }
 

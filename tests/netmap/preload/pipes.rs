@@ -18,7 +18,7 @@ use vtnetd::netmap::abi::nmreq::*;
 
 use crate::port::*;
 use crate::scene::{SOON, Scene};
-use crate::{CLIENT, HANGS, start};
+use crate::{CLIENT, HANGS, service};
 
 /// By the name that the test has.
 pub const ALL: [(&str, fn()); 5] = [
@@ -50,7 +50,9 @@ pub fn tests() -> Vec<Test> {
             "a_pipe_goes_on_while_the_service_stands_still",
             stands_still,
         ),
-        Test::new("who_waits_at_a_pipe_hears_that_the_service_is_gone", dies),
+        Test::new("who_waits_at_a_pipe_hears_that_the_service_is_gone", || {
+            service::dies_under(BEREFT)
+        }),
     ]
 }
 
@@ -120,17 +122,6 @@ fn bereft() {
     assert_ne!(found & libc::POLLERR, 0);
     let asked = ioctl(ends[0].fd, NIOCTXSYNC, ptr::null_mut());
     assert_eq!(errno(asked), libc::ENXIO);
-}
-
-fn dies() -> Result<()> {
-    let mut scene = Scene::new()?;
-    let mut process = start(&scene, BEREFT)?;
-    process.output.wait_for(0, SOON, |line| line == "waiting")?;
-    scene.vtnetd.kill()?;
-    let status = process.wait(SOON)?;
-    process.errors.wait_for_end(SOON)?;
-    assert!(status.success(), "{:?}", process.errors.since(0));
-    Ok(())
 }
 
 /// The number that the next descriptor gets.

@@ -22,7 +22,9 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("a_missing_service_is_named_with_the_cure", missing),
         Test::new("who_is_not_let_in_is_told_why", refused).needing(root),
-        Test::new("a_service_that_dies_is_an_error_and_no_hang", dies),
+        Test::new("a_service_that_dies_is_an_error_and_no_hang", || {
+            dies_under(own::BEREFT)
+        }),
     ]
 }
 
@@ -70,9 +72,10 @@ fn refused() -> Result<()> {
     Ok(())
 }
 
-fn dies() -> Result<()> {
+/// The service is killed while the program `name` says that it is waiting.
+pub fn dies_under(name: &str) -> Result<()> {
     let mut scene = Scene::new()?;
-    let mut process = start(&scene, own::BEREFT)?;
+    let mut process = start(&scene, name)?;
     process.output.wait_for(0, SOON, |line| line == "waiting")?;
     scene.vtnetd.kill()?;
     let status = process.wait(SOON)?;
