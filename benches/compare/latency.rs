@@ -22,7 +22,7 @@ pub const WORK: Work = Work {
     format: Format::Split,
     pairs: 1,
     guests: 2,
-    load: Load::EachGuest,
+    load: Load::None,
     front_end: FrontEnd::Vtgen,
     in_order: false,
 };

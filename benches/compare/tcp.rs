@@ -30,7 +30,7 @@ const WORK: Work = Work {
     format: Format::Split,
     pairs: 1,
     guests: 2,
-    load: Load::EachGuest,
+    load: Load::None,
     front_end: FrontEnd::Testpmd,
     in_order: false,
 };

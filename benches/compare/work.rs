@@ -72,6 +72,8 @@ pub enum Load {
     EachGuest,
     /// As many in all as two guests have.
     Total,
+    /// None go round: the guests send when they like, if they do.
+    None,
 }
 
 /// What a back end has to do.
@@ -95,6 +97,7 @@ impl Work {
         match self.load {
             Load::EachGuest => IN_FLIGHT,
             Load::Total => (IN_FLIGHT * LOADED / self.guests).max(1),
+            Load::None => 0,
         }
     }
 
