@@ -28,7 +28,11 @@ use program::{Channel, LONG, frame};
 /// as slow.
 pub fn slow_to_close() -> (OwnedFd, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Accepted sockets have it, too. What fills the near end does not fit into
+    // the far one, however late that takes it.
+    setsockopt(&listener, sockopt::RcvBuf, &(1 << 12)).unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    setsockopt(&near, sockopt::SndBuf, &(1 << 17)).unwrap();
     let (far, _) = listener.accept().unwrap();
     let linger = libc::linger {
         l_onoff: 1,
