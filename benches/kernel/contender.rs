@@ -152,7 +152,11 @@ impl Contender {
         let start = Instant::now();
         let mut sent = 0;
         while start.elapsed() < time {
-            sent += u64::from(back_end.send(0, &batch).frames);
+            let taken = back_end.send(0, &batch);
+            if !back_end.flush(0) {
+                return Err(Error::new(format!("{DEVICE} is gone")));
+            }
+            sent += u64::from(taken.frames);
         }
         let seconds = start.elapsed().as_secs_f64();
         let received = total(&mut rx, "Received")?.0;

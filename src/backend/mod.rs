@@ -14,6 +14,7 @@ mod tap;
 mod vale;
 
 use std::io;
+use std::ops::AddAssign;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ pub use vale::Vale;
 /// Most queue pairs of a device.
 pub const MAX_PAIRS: u16 = 8;
 
-/// What became of a batch.
+/// What became of a batch, or of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Frames that were taken.
@@ -44,6 +45,25 @@ pub struct Sent {
     pub bytes: u64,
     /// Frames that were not.
     pub dropped: u32,
+}
+
+impl Sent {
+    /// All of it was lost after all.
+    #[must_use]
+    pub fn lost(self) -> Self {
+        Self {
+            dropped: self.frames + self.dropped,
+            ..Self::default()
+        }
+    }
+}
+
+impl AddAssign for Sent {
+    fn add_assign(&mut self, more: Self) {
+        self.frames += more.frames;
+        self.bytes += more.bytes;
+        self.dropped += more.dropped;
+    }
 }
 
 /// Why [`Backend::receive`] returned.
@@ -113,8 +133,22 @@ pub trait Backend: Send + Sync {
     /// How many pairs receive now, from the first on.
     fn set_active_pairs(&self, _pairs: u16) {}
 
-    /// Sends the frames of `batch`, in order, on queue pair `pair`.
+    /// Sends the frames of `batch`, in order, on queue pair `pair`: they are on
+    /// their way after [`flush`](Self::flush) at the latest.
     fn send(&self, pair: usize, batch: &Batch<'_>) -> Sent;
+
+    /// Most batches between two calls of [`flush`](Self::flush): several, where
+    /// the host takes them for the price of one.
+    fn batches(&self) -> usize {
+        1
+    }
+
+    /// What `pair` has sent since the last time goes on its way. `false`: it is
+    /// lost, for the host side turns out to be gone.
+    #[must_use = "what is lost is to be counted"]
+    fn flush(&self, _pair: usize) -> bool {
+        true
+    }
 
     /// The descriptor that becomes readable when frames wait for `pair`. A
     /// back end without one pushes, or never receives.

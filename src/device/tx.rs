@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::pair::QueuePair;
 use super::vring::{Turn, VringFault};
+use crate::backend::Sent;
 use crate::net::frame::{BATCH, Batch, ETHER_HEADER, EtherHeader, MAX_FRAME};
 use crate::net::offload;
 use crate::virtio::memory::{GuestMemory, Readable, Writable, gather};
@@ -40,8 +41,8 @@ enum Refused {
     Header,
 }
 
-/// Sends what waits on a pair's transmit queue, one batch. Returns how many
-/// chains were taken.
+/// Sends what waits on a pair's transmit queue, one batch, or as many as the back
+/// end would have at once. Returns how many chains were taken.
 pub(super) fn turn(pair: &QueuePair) -> usize {
     let Some(mut turn) = pair.tx.turn() else {
         return 0;
@@ -49,6 +50,32 @@ pub(super) fn turn(pair: &QueuePair) -> usize {
     if !pair.tx.is_enabled() || !pair.shared.is_link_up() {
         return discard(pair, &mut turn);
     }
+    let backend = &pair.shared.backend;
+    let (mut taken, mut sent) = (0, Sent::default());
+    for _ in 0..backend.batches() {
+        let more = send(pair, &mut turn, &mut sent);
+        taken += more;
+        if more < BATCH {
+            break;
+        }
+    }
+    if taken == 0 {
+        return 0;
+    }
+    // With the ring still locked: once it is stopped, nothing is sent.
+    if sent.frames > 0 && !backend.flush(pair.index) {
+        sent = sent.lost();
+    }
+    pair.tx_stats.frames.add(u64::from(sent.frames));
+    pair.tx_stats.bytes.add(sent.bytes);
+    pair.tx_stats.dropped.add(u64::from(sent.dropped));
+    taken
+}
+
+/// Sends one batch, and adds to `sent` what became of it. Returns how many
+/// chains were taken.
+#[inline]
+fn send(pair: &QueuePair, turn: &mut Turn<'_>, sent: &mut Sent) -> usize {
     let Some((queue, memory)) = turn.active() else {
         return 0;
     };
@@ -59,10 +86,7 @@ pub(super) fn turn(pair: &QueuePair) -> usize {
         if pair.shared.active_pairs() > 1 {
             pair.shared.steering.learn(&batch, pair.index);
         }
-        let sent = pair.shared.backend.send(pair.index, &batch);
-        pair.tx_stats.frames.add(u64::from(sent.frames));
-        pair.tx_stats.bytes.add(sent.bytes);
-        pair.tx_stats.dropped.add(u64::from(sent.dropped));
+        *sent += pair.shared.backend.send(pair.index, &batch);
     }
     let broken = memory.is_broken();
     queue.put_batch_used(&chains);
@@ -269,7 +293,7 @@ fn discard(pair: &QueuePair, turn: &mut Turn<'_>) -> usize {
 /// Publishes what was taken, and stops the ring if it is wrong.
 fn finish(
     pair: &QueuePair,
-    mut turn: Turn<'_>,
+    turn: &mut Turn<'_>,
     taken: usize,
     collected: Result<(), RingError>,
     broken: bool,

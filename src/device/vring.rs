@@ -278,6 +278,12 @@ impl Vring {
         self.lock().active.is_some()
     }
 
+    /// Somebody works on it.
+    #[cfg(test)]
+    pub(super) fn is_locked(&self) -> bool {
+        self.state.try_lock().is_err()
+    }
+
     /// The ring stopped because something is wrong with it.
     pub fn is_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)

@@ -120,16 +120,21 @@ impl Lanes {
         self.active.store(active, Ordering::Relaxed);
     }
 
-    /// Sends a batch on the lane of `pair`; `None` when no ring transmits.
+    /// The lane that `pair` sends on; `None` when no ring transmits.
+    fn sender(&self, pair: usize) -> Option<&Lane> {
+        let nth = pair.checked_rem(self.senders.len())?;
+        self.lanes.get(*self.senders.get(nth)?)
+    }
+
+    /// Puts a batch into a ring of `pair`'s lane, to be sent by
+    /// [`flush`](Self::flush); `None` when no ring transmits.
     ///
     /// # Errors
     /// When the port is gone.
     pub(super) fn send(&self, pair: usize, batch: &Batch<'_>) -> Option<io::Result<Sent>> {
-        let count = self.senders.len();
-        let at = self.senders.get(pair.checked_rem(count)?)?;
-        let lane = self.lanes.get(*at)?;
+        let lane = self.sender(pair)?;
         // Pairs beyond the first round have the lane's next ring.
-        let ring = pair / count % lane.port.ring_count(Direction::Tx).max(1);
+        let ring = pair / self.senders.len() % lane.port.ring_count(Direction::Tx).max(1);
         let limits = Limits {
             slots: self.slots,
             longest: self.longest,
@@ -137,6 +142,18 @@ impl Lanes {
         };
         let _turn = lane.tx.lock().unwrap_or_else(PoisonError::into_inner);
         Some(send(&*lane.port, ring, limits, batch))
+    }
+
+    /// Has what is in the rings of `pair`'s lane sent, with one sync.
+    ///
+    /// # Errors
+    /// When the port is gone.
+    pub(super) fn flush(&self, pair: usize) -> io::Result<()> {
+        let Some(lane) = self.sender(pair) else {
+            return Ok(());
+        };
+        let _turn = lane.tx.lock().unwrap_or_else(PoisonError::into_inner);
+        lane.port.txsync()
     }
 
     /// Gives `pair`'s guest, which takes `offloads`, what is in its rings.

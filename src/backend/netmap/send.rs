@@ -23,9 +23,9 @@ pub(super) struct Limits {
     pub header_len: usize,
 }
 
-/// Copies the frames of `batch` into transmit ring `index` and has them sent,
-/// with one sync. A frame that is too long for the port, or finds no room after
-/// one more sync, is dropped, and those behind it have their chance.
+/// Copies the frames of `batch` into transmit ring `index`, for the next sync. A
+/// frame that is too long for the port, or finds no room after a sync, is
+/// dropped, and those behind it have their chance.
 ///
 /// # Errors
 /// When the port is gone: nothing of the batch counts as sent.
@@ -62,7 +62,6 @@ pub(super) fn send(
         }
     }
     publish(&ring, at);
-    port.txsync()?;
     Ok(sent)
 }
 

@@ -18,8 +18,10 @@ use crate::virtio::net_header::{LEN, LEN_LEGACY, NetHeader};
 use crate::virtio::spec::{feature, net};
 use crate::worker::Work;
 
-/// Entries of every ring.
+/// Entries of a receive ring.
 pub const SIZE: u16 = 64;
+/// Entries of a transmit ring: several batches.
+pub const TX_SIZE: u16 = 256;
 /// Bytes between buffers.
 const STRIDE: usize = 1 << 17;
 
@@ -64,21 +66,21 @@ impl Guest {
         let port = QueuePort::new(Arc::clone(&shared), vec![Arc::clone(&pair)]);
         shared.backend.attach(mac, Arc::new(port)).unwrap();
 
-        let mut memory = DriverMemory::of_len(40 << 20, 1).unwrap();
+        let mut memory = DriverMemory::of_len(64 << 20, 1).unwrap();
         let options = QueueOptions {
             indirect: 0,
             ..QueueOptions::from(features)
         };
         let rx = SplitQueue::new(&mut memory, SIZE, options).unwrap();
-        let tx = SplitQueue::new(&mut memory, SIZE, options).unwrap();
+        let tx = SplitQueue::new(&mut memory, TX_SIZE, options).unwrap();
         let rx_buffers = memory.allocate(STRIDE * usize::from(SIZE), 64).unwrap();
-        let tx_buffers = memory.allocate(STRIDE * usize::from(SIZE), 64).unwrap();
+        let tx_buffers = memory.allocate(STRIDE * usize::from(TX_SIZE), 64).unwrap();
         let (rx_call, call) = pipe();
         let (rx_err, err) = pipe();
         for (vring, queue) in [(&pair.rx, &rx), (&pair.tx, &tx)] {
             vring.set_memory(Arc::clone(memory.table())).unwrap();
             vring.set_features(features.into()).unwrap();
-            vring.set_size(SIZE).unwrap();
+            vring.set_size(queue.size()).unwrap();
             vring.set_addresses(queue.addresses()).unwrap();
             vring.enable(true);
         }

@@ -1,5 +1,6 @@
 //! Tests of the device's queues, from guest to guest over a switch.
 
+mod batches;
 mod bed;
 mod clients;
 mod config;

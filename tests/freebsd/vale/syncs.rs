@@ -1,4 +1,5 @@
-//! How often the kernel is asked to send.
+//! How often the kernel is asked to send: once for a batch at most, and once for
+//! several when more wait.
 
 use bed::freebsd::run_words;
 use bed::{Error, Result, Scratch, Test};

@@ -184,6 +184,15 @@ pub fn open(core: &Arc<Core>, name: &str, rings: u16, pairs: u16, fragments: Fra
 
 /// Sends frames on `pair` as a device does.
 pub fn send(netmap: &Netmap, pair: usize, frames: &[(NetHeader, Vec<u8>)]) -> Sent {
+    let sent = put(netmap, pair, frames);
+    match netmap.flush(pair) {
+        true => sent,
+        false => sent.lost(),
+    }
+}
+
+/// Sends frames on `pair` that others are to follow.
+pub fn put(netmap: &Netmap, pair: usize, frames: &[(NetHeader, Vec<u8>)]) -> Sent {
     let mut batch = Batch::new();
     for (header, frame) in frames {
         let mark = batch.mark();

@@ -11,7 +11,7 @@ use crate::backend::Dropped;
 use crate::net::frame::MAX_FRAME;
 use crate::netmap::port::Direction;
 use crate::virtio::net_header::NetHeader;
-use bed::{Client, Faulty, Sink, core, frame, open, send};
+use bed::{Client, Faulty, Sink, core, frame, open, put, send};
 
 /// NETMAP_FEATURES of the reference, with the numbers of the specification.
 #[test]
@@ -113,7 +113,7 @@ fn a_full_ring_drops_and_counts() {
 }
 
 #[test]
-fn one_sync_sends_a_batch() {
+fn one_sync_sends_a_batch_and_all_that_are_put_before_it() {
     let core = core();
     let port = Faulty::new(&core, "vale0:a");
     let netmap = port.open(1);
@@ -121,6 +121,12 @@ fn one_sync_sends_a_batch() {
     let before = port.syncs();
     assert_eq!(send(&netmap, 0, &batch).frames, 64);
     assert_eq!(port.syncs() - before, 1);
+    // And several.
+    for _ in 0..netmap.batches() {
+        put(&netmap, 0, &batch);
+    }
+    assert!(netmap.flush(0));
+    assert_eq!(port.syncs() - before, 2);
 }
 
 #[test]
