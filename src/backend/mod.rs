@@ -47,17 +47,6 @@ pub struct Sent {
     pub dropped: u32,
 }
 
-impl Sent {
-    /// All of it was lost after all.
-    #[must_use]
-    pub fn lost(self) -> Self {
-        Self {
-            dropped: self.frames + self.dropped,
-            ..Self::default()
-        }
-    }
-}
-
 impl AddAssign for Sent {
     fn add_assign(&mut self, more: Self) {
         self.frames += more.frames;

@@ -59,16 +59,13 @@ pub(super) fn turn(pair: &QueuePair) -> usize {
             break;
         }
     }
-    if taken == 0 {
-        return 0;
-    }
     // With the ring still locked: once it is stopped, nothing is sent.
     if sent.frames > 0 && !backend.flush(pair.index) {
-        sent = sent.lost();
+        let lost = u64::from(sent.frames);
+        pair.tx_stats.frames.take_back(lost);
+        pair.tx_stats.bytes.take_back(sent.bytes);
+        pair.tx_stats.dropped.add(lost);
     }
-    pair.tx_stats.frames.add(u64::from(sent.frames));
-    pair.tx_stats.bytes.add(sent.bytes);
-    pair.tx_stats.dropped.add(u64::from(sent.dropped));
     taken
 }
 
@@ -86,7 +83,12 @@ fn send(pair: &QueuePair, turn: &mut Turn<'_>, sent: &mut Sent) -> usize {
         if pair.shared.active_pairs() > 1 {
             pair.shared.steering.learn(&batch, pair.index);
         }
-        *sent += pair.shared.backend.send(pair.index, &batch);
+        let now = pair.shared.backend.send(pair.index, &batch);
+        // Before the driver is shown that its frames have been taken.
+        pair.tx_stats.frames.add(u64::from(now.frames));
+        pair.tx_stats.bytes.add(now.bytes);
+        pair.tx_stats.dropped.add(u64::from(now.dropped));
+        *sent += now;
     }
     let broken = memory.is_broken();
     queue.put_batch_used(&chains);

@@ -16,6 +16,13 @@ impl Counter {
         self.0.store(now.wrapping_add(n), Ordering::Relaxed);
     }
 
+    /// What was counted too early is not counted after all; for the one writer.
+    #[cold]
+    pub fn take_back(&self, n: u64) {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store(now.wrapping_sub(n), Ordering::Relaxed);
+    }
+
     /// Adds `n`, where several may write: off the fast path.
     pub fn add_shared(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);

@@ -187,7 +187,10 @@ pub fn send(netmap: &Netmap, pair: usize, frames: &[(NetHeader, Vec<u8>)]) -> Se
     let sent = put(netmap, pair, frames);
     match netmap.flush(pair) {
         true => sent,
-        false => sent.lost(),
+        false => Sent {
+            dropped: sent.frames + sent.dropped,
+            ..Sent::default()
+        },
     }
 }
 
