@@ -135,6 +135,10 @@ fn switch(frame: &[u8], format: Format) -> Result<u32> {
         Guest::new(number, format, Arc::new(port))
     };
     let (mut from, mut to) = (on(FROM)?, on(TO)?);
+    // The switch is to know where the receiver is: else it sends to all.
+    to.send(&self::frame(FROM, TO, frame.len()), 1)?;
+    to.turns();
+    to.sent()?;
     rounds(|count| {
         from.send(frame, FRAMES)?;
         count(&mut || from.turns());

@@ -86,6 +86,22 @@ impl Pull<'_> {
         {
             self.taken += 1;
             let mark = self.parts.len();
+            let (parts, waiting) = (&mut self.parts, &mut self.waiting);
+            let lone = self
+                .queue
+                .pop_lone(self.memory, 1, |chain, part: Writable<'_>| {
+                    parts.push(part);
+                    waiting.push(Waiting {
+                        chain,
+                        // A buffer's length is a u32.
+                        capacity: u32::try_from(part.len()).unwrap_or(u32::MAX),
+                        parts: 1,
+                    });
+                });
+            if lone == Ok(1) {
+                self.drained = false;
+                return true;
+            }
             let mut collect = Collect {
                 parts: &mut self.parts,
                 len: 0,

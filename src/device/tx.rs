@@ -203,9 +203,8 @@ fn frame(
     if !(ETHER_HEADER..=MAX_FRAME).contains(&(len as usize)) {
         return Err(Refused::Length);
     }
-    let parts = batch.pending(range.clone());
-    let together = parts
-        .first_mut()
+    let together = batch
+        .pending_part(range.start)
         .filter(|part| header_len == LEN && part.len() >= LEN + ETHER_HEADER);
     let (start, header, ether) = match together {
         // Most drivers put header and frame into one buffer.
@@ -221,11 +220,13 @@ fn frame(
         // Wherever the driver has put them.
         None => {
             let (mut raw, mut ether) = ([0; LEN], [0; ETHER_HEADER]);
+            let parts = batch.pending(range.clone());
             let start = take(parts, &mut raw[..header_len]);
             gather(parts.get(start..).unwrap_or_default(), &mut ether);
             (start, NetHeader::from_bytes(&raw), ether.into())
         }
     };
+    let parts = batch.pending(range.clone());
     let body = parts.get(start..).unwrap_or_default();
     let header = offload::check_parts(&header, features, body, len).map_err(|_| Refused::Header)?;
     batch.push_frame_of(range.start + start..range.end, len, ether, header);

@@ -105,6 +105,8 @@ pub struct Batch<'m> {
     parts: ArrayVec<Readable<'m>, PARTS>,
     /// A frame asks for something.
     asks: bool,
+    /// Length of the longest frame in bytes.
+    longest: u32,
 }
 
 impl<'m> Batch<'m> {
@@ -132,12 +134,26 @@ impl<'m> Batch<'m> {
         !self.asks
     }
 
+    /// Length of the longest frame in bytes.
+    #[inline]
+    pub fn longest(&self) -> u32 {
+        self.longest
+    }
+
     /// What `frame` consists of, in order.
     #[inline]
     pub fn parts(&self, frame: &Frame) -> &[Readable<'m>] {
         self.parts
             .get(usize::from(frame.parts.start)..usize::from(frame.parts.end))
             .unwrap_or_default()
+    }
+
+    /// What `frame` consists of, if that is one part, as of the most.
+    #[inline]
+    pub fn only_part(&self, frame: &Frame) -> Option<&Readable<'m>> {
+        let Range { start, end } = frame.parts;
+        let only = end == start.wrapping_add(1);
+        only.then(|| self.parts.get(usize::from(start))).flatten()
     }
 
     /// As many of the frames at `picks` as one batch holds, in a batch of their
@@ -172,6 +188,12 @@ impl<'m> Batch<'m> {
     #[inline]
     pub fn mark(&self) -> usize {
         self.parts.len()
+    }
+
+    /// Part `at`, which is in no frame yet.
+    #[inline]
+    pub fn pending_part(&mut self, at: usize) -> Option<&mut Readable<'m>> {
+        self.parts.get_mut(at)
     }
 
     /// The parts in the range `parts`, which are not a frame yet.
@@ -216,6 +238,7 @@ impl<'m> Batch<'m> {
         #[expect(clippy::cast_possible_truncation, reason = "PARTS fits u16")]
         let parts = parts.start as u16..parts.end as u16;
         self.asks |= !header.is_plain();
+        self.longest = self.longest.max(len);
         let frame = Frame {
             parts,
             len,

@@ -79,11 +79,13 @@ fn count(stats: &RxStats, delivered: &Delivered) {
 }
 
 /// Writes a whole virtio-net header, as [`NetHeader::to_halves`] has it, into
-/// the first bytes of `room`.
+/// the first bytes of `room`, which holds it.
 #[inline]
 fn update_header(room: &Writable<'_>, (start, end): &([u8; 8], [u8; 4])) {
-    room.update(start);
-    room.skip(start.len()).update(end);
+    if room.len() >= LEN {
+        room.update(start);
+        room.skip(start.len()).update(end);
+    }
 }
 
 /// Writes the virtio-net header into the first bytes of `parts`.

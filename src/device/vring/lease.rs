@@ -79,8 +79,7 @@ impl Lease<'_> {
         let broken = self.memory().is_broken();
         let mut state = self.vring.lock();
         if let Some(active) = &mut state.active {
-            let len = |len| if broken { 0 } else { len };
-            let used = used.map(|(chain, written)| (chain, len(written)));
+            let used = used.map(move |(chain, len)| (chain, if broken { 0 } else { len }));
             active.queue.put_all_used(used);
         }
         count();

@@ -238,16 +238,18 @@ impl VirtQueue for SplitQueue {
             return Ok(0);
         };
         let waiting = self.avail_end.wrapping_sub(self.next_avail);
+        let most = u16::try_from(most).map_or(waiting, |most| most.min(waiting));
         let mut taken = 0;
-        while taken < most.min(waiting.into()) {
-            if usize::from(waiting) - taken > usize::from(AHEAD) {
-                let ahead = self.slot(self.next_avail.wrapping_add(AHEAD));
+        while taken < most {
+            let index = self.next_avail.wrapping_add(taken);
+            if waiting - taken > AHEAD {
+                let ahead = self.slot(index.wrapping_add(AHEAD));
                 // SAFETY: an entry inside the available ring.
                 self.desc
                     .prefetch(unsafe { Self::load(self.avail, 4 + 2 * ahead) });
             }
             // SAFETY: as above.
-            let head = unsafe { Self::load(self.avail, 4 + 2 * self.slot(self.next_avail)) };
+            let head = unsafe { Self::load(self.avail, 4 + 2 * self.slot(index)) };
             let descriptor = self.desc.read(head);
             let Some(view) = descriptor.and_then(|descriptor| {
                 let (flags, _) = descriptor.split();
@@ -255,12 +257,12 @@ impl VirtQueue for SplitQueue {
             }) else {
                 break;
             };
-            let at = self.next_avail.wrapping_add(self.used_offset);
+            let at = index.wrapping_add(self.used_offset);
             take(Chain { head, at }, view);
-            self.next_avail = self.next_avail.wrapping_add(1);
             taken += 1;
         }
-        Ok(taken)
+        self.next_avail = self.next_avail.wrapping_add(taken);
+        Ok(taken.into())
     }
 
     #[inline]
