@@ -5,9 +5,7 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
-use crate::net::flow;
-use crate::net::frame::{Batch, Frame};
-use crate::virtio::memory::gather;
+use crate::net::frame::Batch;
 
 /// Flows that are known at a time: a power of two.
 const FLOWS: usize = 1024;
@@ -62,12 +60,17 @@ impl Steering {
     }
 
     /// The driver has sent `batch` on pair `pair`.
-    pub(super) fn learn(&self, batch: &Batch<'_>, pair: usize) {
+    pub(super) fn learn(&self, batch: &mut Batch<'_>, pair: usize) {
         if self.flows.is_empty() {
             return;
         }
-        for frame in batch.frames() {
-            self.note(number(batch, frame), pair);
+        // Whoever receives them may have several pairs, too.
+        batch.find_flows();
+        let mut last = None;
+        for &flow in batch.flows() {
+            if last.replace(flow) != Some(flow) {
+                self.note(flow, pair);
+            }
         }
     }
 
@@ -93,12 +96,9 @@ impl Steering {
         }
     }
 
-    /// Which of the first `active` pairs `frame` goes to.
-    pub(super) fn pair(&self, batch: &Batch<'_>, frame: &Frame, active: usize) -> usize {
-        self.pair_of(number(batch, frame), active)
-    }
-
-    fn pair_of(&self, number: u32, active: usize) -> usize {
+    /// Which of the first `active` pairs the frames of a flow go to.
+    #[inline]
+    pub(super) fn pair_of(&self, number: u32, active: usize) -> usize {
         let known = self.place(number).and_then(|place| {
             let there = Entry::from_bits(place.load(Ordering::Relaxed));
             let pair = usize::from(there.pair).checked_sub(1)?;
@@ -122,12 +122,6 @@ impl Steering {
             flow.store(0, Ordering::Relaxed);
         }
     }
-}
-
-fn number(batch: &Batch<'_>, frame: &Frame) -> u32 {
-    let mut start = [0; flow::START];
-    let len = gather(batch.parts(frame), &mut start);
-    flow::number(start.get(..len).unwrap_or_default())
 }
 
 #[cfg(test)]

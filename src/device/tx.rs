@@ -81,7 +81,7 @@ fn send(pair: &QueuePair, turn: &mut Turn<'_>, sent: &mut Sent) -> usize {
     let collected = collect(pair, queue, memory, &mut batch, &mut chains);
     if !batch.frames().is_empty() && !memory.is_broken() {
         if pair.shared.active_pairs() > 1 {
-            pair.shared.steering.learn(&batch, pair.index);
+            pair.shared.steering.learn(&mut batch, pair.index);
         }
         let now = pair.shared.backend.send(pair.index, &batch);
         // Before the driver is shown that its frames have been taken.

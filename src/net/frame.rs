@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use arrayvec::ArrayVec;
 
-use crate::virtio::memory::Readable;
+use super::flow;
+use crate::virtio::memory::{Readable, gather};
 use crate::virtio::net_header::NetHeader;
 
 /// Most frames in one batch.
@@ -107,6 +108,8 @@ pub struct Batch<'m> {
     asks: bool,
     /// Length of the longest frame in bytes.
     longest: u32,
+    /// The number of each frame's flow, where they were wanted.
+    flows: ArrayVec<u32, BATCH>,
 }
 
 impl<'m> Batch<'m> {
@@ -138,6 +141,41 @@ impl<'m> Batch<'m> {
     #[inline]
     pub fn longest(&self) -> u32 {
         self.longest
+    }
+
+    /// Has the flows of all frames found: they are wanted more than once.
+    pub fn find_flows(&mut self) {
+        self.flows = self
+            .frames
+            .iter()
+            .map(|frame| self.find_flow(frame))
+            .collect();
+    }
+
+    /// What [`find_flows`](Self::find_flows) has found.
+    #[inline]
+    pub fn flows(&self) -> &[u32] {
+        &self.flows
+    }
+
+    /// The number of the flow of frame `at`.
+    #[inline]
+    pub fn flow(&self, at: usize) -> Option<u32> {
+        let known = self.flows.get(at).copied();
+        known.or_else(|| self.frames.get(at).map(|frame| self.find_flow(frame)))
+    }
+
+    #[inline]
+    fn find_flow(&self, frame: &Frame) -> u32 {
+        let packet = self
+            .only_part(frame)
+            .and_then(|part| part.read_array_at(ETHER_HEADER));
+        let quick = packet.and_then(|packet| flow::quick_number(frame.ether.ether_type(), &packet));
+        quick.unwrap_or_else(|| {
+            let mut start = [0; flow::START];
+            let len = gather(self.parts(frame), &mut start);
+            flow::number(start.get(..len).unwrap_or_default())
+        })
     }
 
     /// What `frame` consists of, in order.

@@ -114,11 +114,17 @@ impl QueuePort {
         let mut total = Delivered::default();
         let mut shares: [ArrayVec<u16, BATCH>; MAX_PAIRS as usize] = Default::default();
         for picks in picks.chunks(BATCH) {
+            let mut last = None;
             for &pick in picks {
-                let Some(frame) = batch.frames().get(usize::from(pick)) else {
+                let Some(flow) = batch.flow(usize::from(pick)) else {
                     continue;
                 };
-                let pair = self.shared.steering.pair(batch, frame, active);
+                // Frames of one flow come together.
+                let pair = match last {
+                    Some((known, pair)) if known == flow => pair,
+                    _ => self.shared.steering.pair_of(flow, active),
+                };
+                last = Some((flow, pair));
                 if let Some(share) = shares.get_mut(pair) {
                     share.push(pick);
                 }

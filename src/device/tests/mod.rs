@@ -419,12 +419,12 @@ fn frames_go_to_the_receive_queues_in_use() {
     for guest in &mut guests {
         guest.offer(64, &[2048]);
     }
-    let with = |flow, then: &mut dyn FnMut(&Batch<'_>)| {
+    let with = |flow, then: &mut dyn FnMut(&mut Batch<'_>)| {
         let bytes = frame(2, flow, 60);
         let mut batch = Batch::new();
         batch.push_part(0, Readable::from_slice(&bytes)).unwrap();
         batch.push_frame(0, 60, *bytes.first_chunk().unwrap(), PLAIN);
-        then(&batch);
+        then(&mut batch);
     };
     let mut got = |flow| {
         with(flow, &mut |batch| switch.forward(from, 0, batch));
