@@ -33,10 +33,13 @@ const NEEDS: &[(u64, u64)] = &[
     (net::F_GUEST_TSO4, net::F_GUEST_CSUM),
     (net::F_GUEST_TSO6, net::F_GUEST_CSUM),
     (net::F_GUEST_UFO, net::F_GUEST_CSUM),
+    (net::F_GUEST_USO4, net::F_GUEST_CSUM),
+    (net::F_GUEST_USO6, net::F_GUEST_CSUM),
     (net::F_GUEST_ECN, net::F_GUEST_TSO4 | net::F_GUEST_TSO6),
     (net::F_HOST_TSO4, net::F_CSUM),
     (net::F_HOST_TSO6, net::F_CSUM),
     (net::F_HOST_UFO, net::F_CSUM),
+    (net::F_HOST_USO, net::F_CSUM),
     (net::F_HOST_ECN, net::F_HOST_TSO4 | net::F_HOST_TSO6),
     (net::F_CTRL_RX, net::F_CTRL_VQ),
     (net::F_CTRL_RX_EXTRA, net::F_CTRL_VQ),
@@ -107,6 +110,14 @@ mod tests {
     fn a_feature_without_what_it_needs_does_not_count() {
         assert_eq!(effective(net::F_HOST_TSO4 | net::F_HOST_ECN), 0);
         assert_eq!(effective(net::F_CTRL_RX | net::F_CTRL_VLAN), 0);
+        assert_eq!(effective(net::F_HOST_USO | net::GUEST_USO), 0);
+        assert_eq!(
+            effective(net::F_HOST_USO | net::F_GUEST_CSUM),
+            net::F_GUEST_CSUM
+        );
+        assert_eq!(effective(net::GUEST_USO | net::F_CSUM), net::F_CSUM);
+        let kept = net::F_CSUM | net::F_HOST_USO | net::F_GUEST_CSUM | net::F_GUEST_USO6;
+        assert_eq!(effective(kept), kept);
         let kept = net::F_MQ | net::F_GUEST_ANNOUNCE;
         assert_eq!(effective(kept), kept);
     }

@@ -8,6 +8,8 @@ pub const TCP_HEADER: usize = 20;
 pub const TCP_CHECKSUM: usize = 16;
 /// Length in bytes of a UDP header.
 pub const UDP_HEADER: usize = 8;
+/// Where a UDP header has the datagram's length.
+pub const UDP_LENGTH: usize = 4;
 /// Where a UDP header has its checksum.
 pub const UDP_CHECKSUM: usize = 6;
 
@@ -166,7 +168,7 @@ impl<'a> Udp<'a> {
     /// Length in bytes of header and payload, as the header says.
     #[inline]
     pub fn len(&self) -> u16 {
-        be16(self.header, 4)
+        be16(self.header, UDP_LENGTH)
     }
 
     /// The datagram has no payload.

@@ -57,7 +57,7 @@ pub fn deliver(
     let offloads = receiver.offloads();
     let fits = |pick: &u16| {
         let frame = batch.frames().get(usize::from(*pick));
-        frame.is_none_or(|frame| accepts(&frame.header, offloads))
+        frame.is_none_or(|frame| accepts(&frame.header, offloads, || batch.parts(frame)))
     };
     if batch.is_plain() || picks.iter().all(fits) {
         if picks.is_empty() {

@@ -21,6 +21,8 @@ pub const GSO_TCPV4: u8 = 1;
 pub const GSO_UDP: u8 = 3;
 /// `gso_type`: TCP over IPv6.
 pub const GSO_TCPV6: u8 = 4;
+/// `gso_type`: UDP segmentation, over IPv4 or IPv6.
+pub const GSO_UDP_L4: u8 = 5;
 /// `gso_type`, added to the TCP types: ECN is in use.
 pub const GSO_ECN: u8 = 0x80;
 

@@ -49,12 +49,22 @@ pub mod net {
     pub const F_MQ: u64 = 1 << 22;
     /// The control queue sets the MAC address.
     pub const F_CTRL_MAC_ADDR: u64 = 1 << 23;
+    /// The driver accepts several UDP datagrams over IPv4 in one frame.
+    pub const F_GUEST_USO4: u64 = 1 << 54;
+    /// The driver accepts several UDP datagrams over IPv6 in one frame.
+    pub const F_GUEST_USO6: u64 = 1 << 55;
+    /// The device accepts several UDP datagrams in one frame.
+    pub const F_HOST_USO: u64 = 1 << 56;
 
+    /// What lets a driver receive [`F_HOST_USO`]'s frames of either IP version.
+    pub const GUEST_USO: u64 = F_GUEST_USO4 | F_GUEST_USO6;
     /// Offloads that the driver may send to us.
-    pub const HOST_OFFLOADS: u64 = F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN | F_HOST_UFO;
+    pub const HOST_OFFLOADS: u64 =
+        F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN | F_HOST_UFO | F_HOST_USO;
+    /// What makes the driver receive frames that are longer than the MTU.
+    pub const GUEST_SEGMENTED: u64 = F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_UFO | GUEST_USO;
     /// Offloads that we may send to the driver.
-    pub const GUEST_OFFLOADS: u64 =
-        F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_GUEST_UFO;
+    pub const GUEST_OFFLOADS: u64 = F_GUEST_CSUM | F_GUEST_ECN | GUEST_SEGMENTED;
 }
 
 /// Section 6: feature bits that belong to no device type.

@@ -50,7 +50,8 @@ use lane::Lanes;
 use wake::Wake;
 
 /// What is offered to a guest when the port takes virtio-net headers; the
-/// reference's NETMAP_FEATURES.
+/// reference's NETMAP_FEATURES. The kernel's VALE knows of no UDP segmentation,
+/// and drops what it does not know.
 pub const FEATURES: u64 = net::F_CSUM
     | net::F_HOST_TSO4
     | net::F_HOST_TSO6

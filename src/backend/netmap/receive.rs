@@ -150,7 +150,7 @@ impl Inbox {
             rx.drop(Dropped::Offload);
             return Ok(());
         };
-        if offload::accepts(&header, offloads) {
+        if offload::accepts(&header, offloads, || &found.parts) {
             return deliver(&header, &found.parts, found.len, rx);
         }
         self.scratch.resize(MAX_FRAME, 0);

@@ -45,7 +45,9 @@ pub(super) fn for_guest(host: &NetHeader, len: usize, offloads: u64) -> Verdict 
     {
         return Verdict::Refuse;
     }
-    if !offload::accepts(host, offloads) {
+    // Linux hands over UDP to be segmented only to who takes it of both IP
+    // versions, and the others not at all: no need to look at the frame.
+    if !offload::accepts(host, offloads, || &[]) {
         return Verdict::Finish;
     }
     // Only a hint, but one that covers the checksum and is inside the frame.
@@ -79,7 +81,7 @@ pub(super) fn finish(host: &NetHeader, mut frame: Vec<u8>) -> Result<Vec<Vec<u8>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::virtio::net_header::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP};
+    use crate::virtio::net_header::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4};
 
     const CSUM: NetHeader = NetHeader {
         flags: F_NEEDS_CSUM,
@@ -127,6 +129,7 @@ mod tests {
             (TSO, net::F_GUEST_CSUM | net::F_GUEST_TSO4),
             (of(GSO_TCPV6), net::F_GUEST_CSUM | net::F_GUEST_TSO6),
             (of(GSO_UDP), net::F_GUEST_CSUM | net::F_GUEST_UFO),
+            (of(GSO_UDP_L4), net::F_GUEST_CSUM | net::GUEST_USO),
             (
                 ecn,
                 net::F_GUEST_CSUM | net::F_GUEST_TSO4 | net::F_GUEST_ECN,
@@ -160,7 +163,7 @@ mod tests {
                 ..CSUM
             },
             NetHeader { gso_type: 2, ..TSO },
-            NetHeader { gso_type: 5, ..TSO },
+            NetHeader { gso_type: 6, ..TSO },
             NetHeader {
                 gso_type: GSO_ECN,
                 ..TSO

@@ -21,6 +21,7 @@ const ALL: u64 = MODERN
     | net::F_CTRL_GUEST_OFFLOADS
     | net::F_GUEST_CSUM
     | net::F_GUEST_TSO4
+    | net::F_GUEST_USO4
     | net::F_GUEST_ANNOUNCE
     | net::F_MQ;
 const PAIRS: u16 = 4;
@@ -271,7 +272,7 @@ fn offloads_are_changed_among_those_negotiated() {
     let (_, b, mut control) = bed(ALL);
     assert_eq!(
         b.pair.shared.guest_offloads(),
-        net::F_GUEST_CSUM | net::F_GUEST_TSO4
+        net::F_GUEST_CSUM | net::F_GUEST_TSO4 | net::F_GUEST_USO4
     );
     let mut set = |offloads: u64, ok| {
         let answer = control.command(ctrl::GUEST_OFFLOADS, 0, &offloads.to_le_bytes());
@@ -280,6 +281,10 @@ fn offloads_are_changed_among_those_negotiated() {
     };
     assert_eq!(set(net::F_GUEST_CSUM, ctrl::OK), net::F_GUEST_CSUM);
     assert_eq!(set(net::F_GUEST_TSO6, ctrl::ERR), net::F_GUEST_CSUM);
+    assert_eq!(set(net::F_GUEST_USO6, ctrl::ERR), net::F_GUEST_CSUM);
+    let uso4 = net::F_GUEST_CSUM | net::F_GUEST_USO4;
+    assert_eq!(set(uso4, ctrl::OK), uso4);
+    assert_eq!(set(net::F_GUEST_CSUM, ctrl::OK), net::F_GUEST_CSUM);
     assert_eq!(set(feature::VERSION_1, ctrl::ERR), net::F_GUEST_CSUM);
     assert_eq!(set(0, ctrl::OK), 0);
 }

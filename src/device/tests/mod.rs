@@ -6,6 +6,7 @@ mod clients;
 mod config;
 mod control;
 mod gate;
+mod offloads;
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use super::super::ethernet::{Ethernet, TYPE_IPV4, TYPE_IPV6};
 use super::super::ip::{self, Ipv4, Ipv6, V6_HEADER};
 use super::super::transport::{TCP_CHECKSUM, Tcp, UDP_CHECKSUM, UDP_HEADER, Udp, tcp_flags};
 use super::{MAX_SEGMENTS, OffloadError};
-use crate::virtio::net_header::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP};
+use crate::virtio::net_header::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4};
 use crate::virtio::spec::net;
 
 /// The kinds of segmentation.
@@ -14,8 +14,10 @@ use crate::virtio::spec::net;
 pub(super) enum Gso {
     TcpV4,
     TcpV6,
-    /// Fragmentation of UDP over IPv4 or IPv6.
+    /// Fragmentation of a UDP datagram over IPv4 or IPv6.
     Udp,
+    /// UDP datagrams over IPv4 or IPv6 that are to have a header each.
+    UdpL4,
 }
 
 impl Gso {
@@ -23,6 +25,7 @@ impl Gso {
     pub(super) fn from_type(gso_type: u8) -> Option<Self> {
         match gso_type {
             GSO_UDP => Some(Self::Udp),
+            GSO_UDP_L4 => Some(Self::UdpL4),
             _ => match gso_type & !GSO_ECN {
                 GSO_TCPV4 => Some(Self::TcpV4),
                 GSO_TCPV6 => Some(Self::TcpV6),
@@ -37,15 +40,17 @@ impl Gso {
             Self::TcpV4 => net::F_HOST_TSO4,
             Self::TcpV6 => net::F_HOST_TSO6,
             Self::Udp => net::F_HOST_UFO,
+            Self::UdpL4 => net::F_HOST_USO,
         }
     }
 
-    /// The feature bit that lets a driver receive it.
-    pub(super) fn guest_feature(self) -> u64 {
+    /// The feature bits that let a driver receive it, whatever is in the frame.
+    pub(super) fn guest_features(self) -> u64 {
         match self {
             Self::TcpV4 => net::F_GUEST_TSO4,
             Self::TcpV6 => net::F_GUEST_TSO6,
             Self::Udp => net::F_GUEST_UFO,
+            Self::UdpL4 => net::GUEST_USO,
         }
     }
 }
@@ -94,8 +99,8 @@ impl Layout {
         let packet = ethernet.payload();
         let ip_len = len.checked_sub(network).ok_or(OffloadError::Length)?;
         let ip = match (gso, ethernet.ether_type()) {
-            (Gso::TcpV4 | Gso::Udp, TYPE_IPV4) => parse_v4(packet, ip_len)?,
-            (Gso::TcpV6 | Gso::Udp, TYPE_IPV6) => parse_v6(packet, ip_len)?,
+            (Gso::TcpV4 | Gso::Udp | Gso::UdpL4, TYPE_IPV4) => parse_v4(packet, ip_len)?,
+            (Gso::TcpV6 | Gso::Udp | Gso::UdpL4, TYPE_IPV6) => parse_v6(packet, ip_len)?,
             _ => return Err(OffloadError::WrongProtocol),
         };
         let transport = network + ip.header_len;
@@ -121,7 +126,7 @@ impl Layout {
                 layout.sequence = tcp.sequence();
                 layout.payload += tcp.header_len();
             }
-            (Gso::Udp, ip::UDP) => {
+            (Gso::Udp | Gso::UdpL4, ip::UDP) => {
                 let udp = Udp::new_checked(ip.payload)?;
                 if usize::from(udp.len()) != len - transport {
                     return Err(OffloadError::Length);
@@ -138,7 +143,7 @@ impl Layout {
         self.transport
             + match self.gso {
                 Gso::TcpV4 | Gso::TcpV6 => TCP_CHECKSUM,
-                Gso::Udp => UDP_CHECKSUM,
+                Gso::Udp | Gso::UdpL4 => UDP_CHECKSUM,
             }
     }
 
@@ -153,14 +158,15 @@ impl Layout {
             Gso::TcpV4 => GSO_TCPV4 | ecn,
             Gso::TcpV6 => GSO_TCPV6 | ecn,
             Gso::Udp => GSO_UDP,
+            Gso::UdpL4 => GSO_UDP_L4,
         }
     }
 
-    /// Where that begins which is cut into segments: TCP's payload, but UDP's
-    /// header too, as it is in the first fragment only.
+    /// Where that begins which is cut into segments: the payload, but UDP's
+    /// header too where it is in the first fragment only.
     pub(super) fn divided(&self) -> usize {
         match self.gso {
-            Gso::TcpV4 | Gso::TcpV6 => self.payload,
+            Gso::TcpV4 | Gso::TcpV6 | Gso::UdpL4 => self.payload,
             Gso::Udp => self.transport,
         }
     }

@@ -18,6 +18,8 @@
 
 mod identification;
 mod layout;
+#[cfg(target_os = "linux")]
+pub mod linux;
 mod segments;
 pub mod software;
 
@@ -29,10 +31,11 @@ use layout::{Gso, Layout};
 pub use segments::{Checksums, Segment, Segments};
 
 use super::checksum::sum;
+use super::ethernet::{Ethernet, MAX_TAGS, TAG_LEN, TYPE_IPV4, TYPE_IPV6};
 use super::frame::ETHER_HEADER;
 use super::transport::{TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER};
 use crate::virtio::memory::{Readable, gather};
-use crate::virtio::net_header::{F_NEEDS_CSUM, GSO_ECN, GSO_NONE, NetHeader};
+use crate::virtio::net_header::{F_NEEDS_CSUM, GSO_ECN, GSO_NONE, GSO_UDP_L4, NetHeader};
 use crate::virtio::spec::net;
 
 /// How many of a frame's first bytes are looked at; all headers of a frame that
@@ -69,7 +72,7 @@ pub enum OffloadError {
     /// A `gso_type` without `NEEDS_CSUM`.
     #[error("gso_type is set without NEEDS_CSUM")]
     GsoWithoutChecksum,
-    /// `gso_size` is 0, or for UDP less than a fragment's 8 bytes.
+    /// `gso_size` is 0, or less than the 8 bytes of the shortest fragment.
     #[error("gso_size is too small")]
     GsoSize,
     /// More than [`MAX_SEGMENTS`].
@@ -111,7 +114,7 @@ pub enum OffloadError {
 ///   segmenting with ECN special (RFC 3168, section 6.1.2);
 /// - `hdr_len` the true length of the headers and at most [`PREFIX`] with
 ///   `gso_type`; with `NEEDS_CSUM` alone, up to the transport header's end;
-/// - `gso_size` not 0, for UDP a multiple of 8;
+/// - `gso_size` not 0, and a multiple of 8 for `GSO_UDP`;
 /// - 0 in what has no meaning then, and in `num_buffers`.
 ///
 /// # Errors
@@ -221,10 +224,17 @@ fn transport_end(header: &NetHeader, prefix: &[u8], len: usize) -> u16 {
 }
 
 /// Whether a receiver that negotiated `guest_features` may be given this
-/// (checked) header and its frame as they are.
+/// (checked) header and its frame as they are. Where the frame is, `parts` is
+/// asked only if the header alone does not say.
 #[inline]
-pub fn accepts(header: &NetHeader, guest_features: u64) -> bool {
-    header.is_plain() || accepts_offloads(header, guest_features)
+pub fn accepts<'p>(
+    header: &NetHeader,
+    guest_features: u64,
+    parts: impl FnOnce() -> &'p [Readable<'p>],
+) -> bool {
+    header.is_plain()
+        || accepts_offloads(header, guest_features)
+        || (header.gso_type == GSO_UDP_L4 && accepts_datagrams(guest_features, parts()))
 }
 
 fn accepts_offloads(header: &NetHeader, guest_features: u64) -> bool {
@@ -236,16 +246,36 @@ fn accepts_offloads(header: &NetHeader, guest_features: u64) -> bool {
         let Some(gso) = Gso::from_type(header.gso_type) else {
             return false;
         };
-        needed |= gso.guest_feature();
+        needed |= gso.guest_features();
     }
     guest_features & needed == needed
+}
+
+/// `GSO_UDP_L4` means either IP version, and some take but one of them.
+#[cold]
+fn accepts_datagrams(guest_features: u64, parts: &[Readable<'_>]) -> bool {
+    const V4_ONLY: u64 = net::F_GUEST_CSUM | net::F_GUEST_USO4;
+    const V6_ONLY: u64 = net::F_GUEST_CSUM | net::F_GUEST_USO6;
+    let taken = match guest_features & (net::F_GUEST_CSUM | net::GUEST_USO) {
+        V4_ONLY => TYPE_IPV4,
+        V6_ONLY => TYPE_IPV6,
+        _ => return false,
+    };
+    let mut head = [0; ETHER_HEADER + MAX_TAGS * TAG_LEN];
+    let got = gather(parts, &mut head);
+    let head = head.get(..got).unwrap_or_default();
+    Ethernet::new_checked(head).is_ok_and(|frame| frame.ether_type() == taken)
 }
 
 /// Whether the frame of this (checked) header must be made into [`Segments`]
 /// for a receiver that negotiated `guest_features`.
 #[inline]
-pub fn needs_segmenting(header: &NetHeader, guest_features: u64) -> bool {
-    header.gso_type != GSO_NONE && !accepts(header, guest_features)
+pub fn needs_segmenting<'p>(
+    header: &NetHeader,
+    guest_features: u64,
+    parts: impl FnOnce() -> &'p [Readable<'p>],
+) -> bool {
+    header.gso_type != GSO_NONE && !accepts(header, guest_features, parts)
 }
 
 /// Completes the checksum that `header` asks for, in place; the frame's header

@@ -2,22 +2,22 @@
 
 use std::ops::Range;
 
-use super::super::checksum::sum;
+use super::super::checksum::{Sum, sum};
 use super::super::ip::{self, FRAGMENT, FRAGMENT_HEADER, V4_HEADER, V4_MORE_FRAGMENTS, V6_HEADER};
-use super::super::transport::{UDP_CHECKSUM, UDP_HEADER, tcp_flags};
+use super::super::transport::{UDP_CHECKSUM, UDP_HEADER, UDP_LENGTH, tcp_flags};
 use super::identification;
 use super::layout::{Gso, Layout, Network};
 use super::{MAX_HEADER, OffloadError};
 use crate::virtio::net_header::{F_NEEDS_CSUM, NetHeader};
 
-/// Who computes the checksums of TCP segments.
+/// Who computes the checksums of segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksums {
     /// We do.
     Complete,
     /// The receiver, which must have negotiated `VIRTIO_NET_F_GUEST_CSUM`: the
     /// field has the sum of the pseudo header, and the segment's header says
-    /// `NEEDS_CSUM`. Fragments of UDP are completed all the same, as their
+    /// `NEEDS_CSUM`. Fragments of a datagram are completed all the same, as their
     /// checksum is over all of them.
     Receiver,
 }
@@ -46,9 +46,12 @@ impl Segment {
 /// on from segment to segment, FIN and PSH are in the last, CWR (RFC 3168) is
 /// in the first.
 ///
-/// UDP: the datagram is checksummed, then divided into IP fragments. IPv4 keeps
-/// its identification; IPv6's fragment header stands right before the UDP
-/// header in the first fragment, and gets a new one.
+/// UDP, `GSO_UDP_L4`: the payload is divided among datagrams, each with its
+/// length and the next IPv4 identification. The last may be shorter.
+///
+/// UDP, `GSO_UDP`: the datagram is checksummed, then divided into IP fragments.
+/// IPv4 keeps its identification; IPv6's fragment header stands right before
+/// the UDP header in the first fragment, and gets a new one.
 #[derive(Clone, Debug)]
 pub struct Segments<'f> {
     frame: &'f [u8],
@@ -58,7 +61,7 @@ pub struct Segments<'f> {
     /// Where the next segment's part of the frame begins.
     next: Option<usize>,
     checksums: Checksums,
-    /// UDP's checksum.
+    /// The whole datagram's checksum.
     checksum: u16,
     /// The first segment's IPv4 identification, or all fragments'.
     identification: u32,
@@ -111,13 +114,13 @@ impl<'f> Segments<'f> {
             self.next = Some(end);
         }
         match self.layout.gso {
-            Gso::TcpV4 | Gso::TcpV6 => self.tcp_segment(start..end, head),
+            Gso::TcpV4 | Gso::TcpV6 | Gso::UdpL4 => self.segment(start..end, head),
             Gso::Udp => self.udp_fragment(start..end, head),
         }
     }
 
-    /// `part` of the frame behind a TCP header of its own.
-    fn tcp_segment(&self, part: Range<usize>, head: &mut [u8; MAX_HEADER]) -> Option<Segment> {
+    /// `part` of the frame behind a TCP or UDP header of its own.
+    fn segment(&self, part: Range<usize>, head: &mut [u8; MAX_HEADER]) -> Option<Segment> {
         let Layout {
             transport, payload, ..
         } = self.layout;
@@ -131,27 +134,31 @@ impl<'f> Segments<'f> {
         let identification = self.identification.wrapping_add(number);
         self.finish_ip(head, ip_len, identification, None)?;
 
-        let mut flags = self.layout.flags;
-        if part.end < self.frame.len() {
-            flags &= !(tcp_flags::FIN | tcp_flags::PSH);
+        let transport_len = u16::try_from(head_len - transport + part.len()).ok()?;
+        if self.layout.gso == Gso::UdpL4 {
+            put(head, transport + UDP_LENGTH, transport_len.to_be_bytes())?;
+        } else {
+            let mut flags = self.layout.flags;
+            if part.end < self.frame.len() {
+                flags &= !(tcp_flags::FIN | tcp_flags::PSH);
+            }
+            if done > 0 {
+                flags &= !tcp_flags::CWR;
+            }
+            let sequence = self.layout.sequence.wrapping_add(u32::try_from(done).ok()?);
+            put(head, transport + 4, sequence.to_be_bytes())?;
+            put(head, transport + 13, [flags])?;
         }
-        if done > 0 {
-            flags &= !tcp_flags::CWR;
-        }
-        let sequence = self.layout.sequence.wrapping_add(u32::try_from(done).ok()?);
-        put(head, transport + 4, sequence.to_be_bytes())?;
-        put(head, transport + 13, [flags])?;
 
         let checksum_at = self.layout.checksum_at();
-        let tcp_len = u16::try_from(head_len - transport + part.len()).ok()?;
-        let pseudo = self.layout.pseudo.with(tcp_len);
+        let pseudo = self.layout.pseudo.with(transport_len);
         let (checksum, header) = match self.checksums {
             Checksums::Complete => {
                 put(head, checksum_at, [0; 2])?;
                 let mut whole = pseudo;
                 whole.add(head.get(transport..)?);
                 whole.add(self.frame.get(part.clone())?);
-                (whole.checksum(), NetHeader::default())
+                (self.written(whole), NetHeader::default())
             }
             Checksums::Receiver => {
                 let header = NetHeader {
@@ -255,6 +262,15 @@ impl<'f> Segments<'f> {
                 let len = u16::try_from(len.checked_sub(V6_HEADER)?).ok()?;
                 put(head, network + 4, len.to_be_bytes())
             }
+        }
+    }
+
+    /// The checksum as it stands in a segment: UDP's 0 means that there is none
+    /// (RFC 768).
+    fn written(&self, whole: Sum) -> u16 {
+        match self.layout.gso {
+            Gso::TcpV4 | Gso::TcpV6 => whole.checksum(),
+            Gso::Udp | Gso::UdpL4 => whole.nonzero_checksum(),
         }
     }
 

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::net::checksum;
 use crate::net::frame::ETHER_HEADER;
+use crate::net::offload::tests::packet::{Packet, parse};
 use crate::netmap::attachment::Delivered;
 use crate::virtio::memory::Readable;
 use crate::virtio::net_header::{F_NEEDS_CSUM, GSO_TCPV4, NetHeader};
@@ -299,6 +300,46 @@ fn each_receiver_gets_what_it_can_take() {
         payload.extend(&segment[54..]);
     }
     assert_eq!(payload, sent.1[54..]);
+}
+
+/// Datagrams in one frame stay together for whoever takes that of their IP
+/// version.
+#[test]
+fn datagrams_are_made_one_by_one_for_who_does_not_take_them_together() {
+    let csum = net::F_GUEST_CSUM;
+    let offloads = [
+        0,
+        csum | net::F_GUEST_UFO,
+        csum | net::F_GUEST_USO4,
+        csum | net::F_GUEST_USO6,
+        csum | net::GUEST_USO,
+    ];
+    for v6 in [false, true] {
+        let (switch, ports) = switch_of(&[&[0][..], &offloads].concat());
+        let packet = Packet::datagrams(v6, 3001);
+        let sent = (packet.header(1000), packet.frame());
+        send(&switch, ports[0].0, std::slice::from_ref(&sent));
+        for ((_, sink), offloads) in ports[1..].iter().zip(offloads) {
+            let got = std::mem::take(&mut *sink.got.lock().unwrap());
+            let own = if v6 {
+                net::F_GUEST_USO6
+            } else {
+                net::F_GUEST_USO4
+            };
+            if offloads & own != 0 {
+                assert_eq!(got, [sent.clone()], "{offloads:#x}");
+                continue;
+            }
+            assert_eq!(got.len(), 4, "{offloads:#x}");
+            let mut payload = Vec::<u8>::new();
+            for (header, datagram) in &got {
+                assert_eq!(*header, NetHeader::default());
+                parse(datagram);
+                payload.extend(&datagram[packet.headers()..]);
+            }
+            assert_eq!(payload, packet.payload_bytes());
+        }
+    }
 }
 
 proptest! {

@@ -81,6 +81,15 @@ fn a_guest_without_offloads_gets_finished_frames() {
         }
         assert_eq!(payload, packet.payload_bytes());
     }
+    // Datagrams that another client sends together; this guest is never
+    // offered them.
+    let packet = Packet::datagrams(true, 2500);
+    client.send(&with_header(&packet.header(1400), 12, &packet.frame()));
+    let frames = receive(&netmap).plain();
+    assert_eq!(frames.len(), 2);
+    for frame in &frames {
+        parse(frame);
+    }
     // A checksum alone.
     let packet = Packet::udp(false, 500);
     let header = NetHeader {

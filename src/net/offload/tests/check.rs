@@ -109,6 +109,8 @@ fn what_drivers_ask_for_is_rebuilt() {
         (Packet::tcp(true, 5000), F_HOST_TSO6),
         (Packet::udp(false, 5000), F_HOST_UFO),
         (Packet::udp(true, 5000), F_HOST_UFO),
+        (Packet::datagrams(false, 5000), F_HOST_USO),
+        (Packet::datagrams(true, 5000), F_HOST_USO),
     ] {
         let good = packet.header(1448);
         let mut header = good;
@@ -170,6 +172,13 @@ fn one_segment_is_not_segmented() {
         assert_eq!((checked.gso_type, checked.gso_size), (GSO_UDP, 1456));
         let checked = check_frame(&udp.header(1455), HOST_OFFLOADS, &udp.frame()).unwrap();
         assert_eq!((checked.gso_type, checked.gso_size), (GSO_UDP, 1448));
+
+        // Of a datagram only the payload counts, and nothing is rounded.
+        let one = Packet::datagrams(v6, 1449);
+        let checked = check_frame(&one.header(1449), HOST_OFFLOADS, &one.frame()).unwrap();
+        assert_eq!((checked.gso_type, checked.gso_size), (GSO_NONE, 0));
+        let checked = check_frame(&one.header(1447), HOST_OFFLOADS, &one.frame()).unwrap();
+        assert_eq!((checked.gso_type, checked.gso_size), (GSO_UDP_L4, 1447));
     }
 }
 
@@ -178,6 +187,7 @@ fn segments_are_bounded() {
     for packet in [
         Packet::tcp(false, 40 * MAX_SEGMENTS),
         Packet::udp(false, 40 * MAX_SEGMENTS - 8),
+        Packet::datagrams(true, 40 * MAX_SEGMENTS),
     ] {
         let header = packet.header(40);
         let frame = packet.frame();
@@ -210,15 +220,16 @@ type EditFrame = fn(&mut Vec<u8>, usize, usize);
 #[test]
 fn hostile_headers() {
     use OffloadError::*;
-    let cases: [(EditHeader, OffloadError); 14] = [
+    let cases: [(EditHeader, OffloadError); 15] = [
         (|h| h.gso_size = 0, GsoSize),
         (|h| h.gso_size = 1, TooManySegments),
         (|h| h.flags = 0, GsoWithoutChecksum),
         (|h| h.flags = F_DATA_VALID, GsoWithoutChecksum),
         (|h| h.gso_type = 2, UnknownGso),
-        (|h| h.gso_type = 5, UnknownGso),
+        (|h| h.gso_type = 6, UnknownGso),
         (|h| h.gso_type = GSO_ECN, UnknownGso),
         (|h| h.gso_type = GSO_UDP | GSO_ECN, UnknownGso),
+        (|h| h.gso_type = GSO_UDP_L4 | GSO_ECN, UnknownGso),
         (|h| h.gso_type = 0x7f, UnknownGso),
         (|h| h.csum_start += 1, ChecksumElsewhere),
         (|h| h.csum_offset ^= 2, ChecksumElsewhere),
@@ -236,13 +247,15 @@ fn hostile_headers() {
         Packet::tcp(false, 5000),
         Packet::tcp(true, 5000),
         Packet::udp(false, 65000),
+        Packet::datagrams(false, 65000),
+        Packet::datagrams(true, 65000),
     ] {
         for (number, (edit, error)) in cases.into_iter().enumerate() {
             let mut header = packet.header(1000);
             edit(&mut header);
-            // UDP rounds what is less than 8 down to nothing.
-            let error = match (error, packet.udp) {
-                (TooManySegments, true) => GsoSize,
+            // Fragments of less than 8 bytes are rounded down to nothing.
+            let error = match (error, header.gso_type) {
+                (TooManySegments, GSO_UDP) => GsoSize,
                 _ => error,
             };
             assert_eq!(
@@ -260,13 +273,15 @@ fn gso_types_that_are_not_the_frames() {
         Packet::tcp(false, 5000),
         Packet::tcp(true, 5000),
         Packet::udp(false, 5000),
+        Packet::datagrams(true, 5000),
     ];
     for (at, packet) in packets.iter().enumerate() {
         for (other, wrong) in packets.iter().enumerate() {
             let mut header = packet.header(1000);
             header.gso_type = wrong.header(1000).gso_type;
             let checked = check_frame(&header, HOST_OFFLOADS, &packet.frame());
-            if at == other {
+            // Whether a datagram is to be fragmented or is several it does not say.
+            if at == other || (packet.udp && wrong.udp) {
                 assert!(checked.is_ok());
             } else {
                 assert_eq!(checked, Err(OffloadError::WrongProtocol));
@@ -335,8 +350,12 @@ fn frames_that_do_not_fit_their_header() {
 
 #[test]
 fn udp_lengths_must_be_the_frames() {
-    for v6 in [false, true] {
-        let packet = Packet::udp(v6, 3000);
+    for packet in [
+        Packet::udp(false, 3000),
+        Packet::udp(true, 3000),
+        Packet::datagrams(false, 3000),
+        Packet::datagrams(true, 3000),
+    ] {
         for length in [0_u16, 7, 8, 3007, 3009, 0xffff] {
             let mut frame = packet.frame();
             let at = packet.transport() + 4;

@@ -27,7 +27,8 @@ fn promises(header: &NetHeader, features: u64, frame: &[u8], checked: &NetHeader
     assert!(start >= 14 && end <= frame.len());
     let hdr_len = usize::from(checked.hdr_len);
     assert!(hdr_len >= end.min(0xffff) && hdr_len <= frame.len());
-    assert!(accepts(checked, GUEST_OFFLOADS) && !accepts(checked, 0));
+    let accepts = |features| accepts(checked, features, || &[]);
+    assert!(accepts(GUEST_OFFLOADS) && !accepts(0));
     assert_eq!(check_frame(checked, HOST_OFFLOADS, frame), Ok(*checked));
     if checked.gso_type == GSO_NONE {
         assert_eq!(checked.gso_size, 0);
@@ -37,6 +38,7 @@ fn promises(header: &NetHeader, features: u64, frame: &[u8], checked: &NetHeader
         GSO_TCPV4 => (6, F_HOST_TSO4),
         GSO_TCPV6 => (6, F_HOST_TSO6),
         GSO_UDP => (17, F_HOST_UFO),
+        GSO_UDP_L4 => (17, F_HOST_USO),
         other => panic!("gso_type {other}"),
     };
     assert_ne!(features & feature, 0);
@@ -74,7 +76,7 @@ proptest! {
     #[test]
     fn any_header_on_any_bytes(
         raw in any::<[u8; LEN]>(),
-        kind in proptest::option::of(0_u8..6),
+        kind in proptest::option::of(0_u8..7),
         features in prop_oneof![Just(HOST_OFFLOADS), any::<u64>()],
         frame in proptest::collection::vec(any::<u8>(), 0..90),
         len in prop_oneof![0_u32..100, any::<u32>()],

@@ -6,7 +6,9 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice, UdpSlice};
 use proptest::prelude::*;
 
 use crate::net::transport::tcp_flags;
-use crate::virtio::net_header::{F_NEEDS_CSUM, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, NetHeader};
+use crate::virtio::net_header::{
+    F_NEEDS_CSUM, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, NetHeader,
+};
 
 pub const SOURCE_V4: [u8; 4] = [192, 0, 2, 1];
 pub const DESTINATION_V4: [u8; 4] = [198, 51, 100, 77];
@@ -18,6 +20,8 @@ pub struct Packet {
     pub tags: usize,
     pub v6: bool,
     pub udp: bool,
+    /// UDP is to become datagrams, not fragments.
+    pub datagrams: bool,
     /// IPv4 options, a multiple of 4 bytes.
     pub options: Vec<u8>,
     /// IPv6 extension headers: protocol number, and length in units of 8 bytes
@@ -38,6 +42,7 @@ impl Packet {
             tags: 0,
             v6,
             udp: false,
+            datagrams: false,
             options: Vec::new(),
             extensions: Vec::new(),
             tcp_options: 3,
@@ -53,6 +58,14 @@ impl Packet {
         Self {
             udp: true,
             ..Self::tcp(v6, payload)
+        }
+    }
+
+    /// What several datagrams make together.
+    pub fn datagrams(v6: bool, payload: usize) -> Self {
+        Self {
+            datagrams: true,
+            ..Self::udp(v6, payload)
         }
     }
 
@@ -101,6 +114,7 @@ impl Packet {
         NetHeader {
             flags: F_NEEDS_CSUM,
             gso_type: match (self.udp, self.v6) {
+                (true, _) if self.datagrams => GSO_UDP_L4,
                 (true, _) => GSO_UDP,
                 (false, true) => GSO_TCPV6 | ecn,
                 (false, false) => GSO_TCPV4 | ecn,
@@ -256,7 +270,11 @@ pub fn packets(payload: std::ops::Range<usize>) -> impl Strategy<Value = Packet>
     let headers = (
         0_usize..3,
         any::<bool>(),
-        any::<bool>(),
+        prop_oneof![
+            Just((false, false)),
+            Just((true, false)),
+            Just((true, true))
+        ],
         options(),
         extensions(),
     );
@@ -268,12 +286,13 @@ pub fn packets(payload: std::ops::Range<usize>) -> impl Strategy<Value = Packet>
         any::<bool>(),
     );
     (headers, fields, payload).prop_map(|(headers, fields, payload)| {
-        let (tags, v6, udp, options, extensions) = headers;
+        let (tags, v6, (udp, datagrams), options, extensions) = headers;
         let (tcp_options, flags, sequence, identification, dont_fragment) = fields;
         Packet {
             tags,
             v6,
             udp,
+            datagrams,
             options,
             extensions,
             tcp_options,

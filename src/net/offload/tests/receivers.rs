@@ -2,6 +2,7 @@
 
 use super::packet::{self, Packet};
 use crate::net::offload::{accepts, complete_checksum, needs_segmenting};
+use crate::virtio::memory::Readable;
 use crate::virtio::net_header::*;
 use crate::virtio::spec::net::*;
 
@@ -23,6 +24,8 @@ fn receivers_get_what_they_negotiated() {
         (gso(GSO_TCPV4), F_GUEST_CSUM | F_GUEST_TSO4),
         (gso(GSO_TCPV6), F_GUEST_CSUM | F_GUEST_TSO6),
         (gso(GSO_UDP), F_GUEST_CSUM | F_GUEST_UFO),
+        // Of a frame that cannot be looked at.
+        (gso(GSO_UDP_L4), F_GUEST_CSUM | F_GUEST_USO4 | F_GUEST_USO6),
         (
             gso(GSO_TCPV4 | GSO_ECN),
             F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_ECN,
@@ -32,22 +35,57 @@ fn receivers_get_what_they_negotiated() {
             F_GUEST_CSUM | F_GUEST_TSO6 | F_GUEST_ECN,
         ),
     ] {
-        for bits in 0..32_u64 {
+        for bits in 0..128_u64 {
             let bit = |at: u32, mask: u64| if bits >> at & 1 == 0 { 0 } else { mask };
             let features = bit(0, F_GUEST_CSUM)
                 | bit(1, F_GUEST_TSO4)
                 | bit(2, F_GUEST_TSO6)
                 | bit(3, F_GUEST_ECN)
                 | bit(4, F_GUEST_UFO)
+                | bit(5, F_GUEST_USO4)
+                | bit(6, F_GUEST_USO6)
                 | HOST_OFFLOADS;
             let may = features & needed == needed;
-            assert_eq!(accepts(&header, features), may, "{header:?} {features:#x}");
+            let accepted = accepts(&header, features, || &[]);
+            assert_eq!(accepted, may, "{header:?} {features:#x}");
             let cut = header.gso_type != GSO_NONE && !may;
-            assert_eq!(needs_segmenting(&header, features), cut);
+            assert_eq!(needs_segmenting(&header, features, || &[]), cut);
         }
-        assert!(accepts(&header, all));
+        assert!(accepts(&header, all, || &[]));
     }
-    assert!(!accepts(&gso(2), all) && needs_segmenting(&gso(2), all));
+    assert!(!accepts(&gso(2), all, || &[]) && needs_segmenting(&gso(2), all, || &[]));
+}
+
+#[test]
+fn datagrams_pass_to_who_takes_their_ip_version() {
+    for v6 in [false, true] {
+        for tags in 0..3 {
+            let mut packet = Packet::datagrams(v6, 3000);
+            packet.tags = tags;
+            let (header, frame) = (packet.header(1000), packet.frame());
+            let (own, other) = match v6 {
+                false => (F_GUEST_USO4, F_GUEST_USO6),
+                true => (F_GUEST_USO6, F_GUEST_USO4),
+            };
+            // In pieces, as it may lie in a guest's memory.
+            let (start, end) = frame.split_at(13);
+            let parts = [start, end].map(Readable::from_slice);
+            let accepts = |features| accepts(&header, features, || &parts);
+            assert!(accepts(F_GUEST_CSUM | own));
+            assert!(accepts(F_GUEST_CSUM | own | other));
+            assert!(!accepts(F_GUEST_CSUM | other));
+            assert!(!accepts(
+                F_GUEST_CSUM | F_GUEST_UFO | F_GUEST_TSO4 | F_GUEST_TSO6
+            ));
+            assert!(!accepts(own));
+        }
+    }
+    // A frame that its sender has cut meanwhile is none of either.
+    let header = Packet::datagrams(false, 3000).header(1000);
+    for features in [F_GUEST_USO4, F_GUEST_USO6] {
+        let short = [Readable::from_slice(&[0; 13])];
+        assert!(!accepts(&header, F_GUEST_CSUM | features, || &short));
+    }
 }
 
 #[test]

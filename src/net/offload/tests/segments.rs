@@ -161,6 +161,66 @@ fn udp_holds(packet: &Packet, gso_size: u16) {
     }
 }
 
+/// Each datagram is whole by itself, and they are the payload in order.
+fn datagrams_hold(packet: &Packet, gso_size: u16) {
+    let frame = packet.frame();
+    let header = packet.header(gso_size);
+    let complete = segments(&frame, &header, Checksums::Complete);
+    let count = packet.payload.div_ceil(gso_size.into()).max(1);
+    assert_eq!(complete.len(), count);
+    let mut payload: Vec<u8> = Vec::new();
+    for (number, (header, segment)) in complete.iter().enumerate() {
+        assert_eq!(*header, NetHeader::default());
+        assert_eq!(segment[..packet.network()], frame[..packet.network()]);
+        // With its lengths and its checksum, which is never 0.
+        let parsed = packet::parse(segment);
+        let Some(TransportSlice::Udp(udp)) = &parsed.transport else {
+            panic!("not UDP");
+        };
+        assert_ne!(udp.checksum(), 0);
+        match parsed.net.as_ref().unwrap() {
+            NetSlice::Ipv4(ip) => {
+                let ip = ip.header();
+                let identification = packet.identification.wrapping_add(number as u16);
+                assert_eq!(ip.identification(), identification);
+                assert_eq!(ip.dont_fragment(), packet.dont_fragment);
+                assert!(!ip.is_fragmenting_payload());
+                assert_eq!(ip.options(), packet.options);
+            }
+            NetSlice::Ipv6(ip) => {
+                let extensions = packet.network() + 40..packet.transport();
+                assert_eq!(ip.extensions().slice(), &frame[extensions]);
+                assert_eq!(segment[packet.network()..][..4], [0x60, 1, 2, 3]);
+            }
+            NetSlice::Arp(_) => unreachable!(),
+        }
+        let ports = packet.transport()..packet.transport() + 4;
+        assert_eq!(segment[ports.clone()], frame[ports]);
+        let len = if number + 1 < count {
+            gso_size.into()
+        } else {
+            packet.payload - payload.len()
+        };
+        assert_eq!(udp.payload().len(), len);
+        payload.extend(udp.payload());
+    }
+    assert_eq!(payload, packet.payload_bytes());
+
+    // A receiver that completes them itself gets to the same bytes.
+    let partial = segments(&frame, &header, Checksums::Receiver);
+    assert_eq!(partial.len(), count);
+    for ((header, mut segment), (_, completed)) in partial.into_iter().zip(complete) {
+        let expected = NetHeader {
+            gso_type: GSO_NONE,
+            gso_size: 0,
+            ..packet.header(0)
+        };
+        assert_eq!(header, expected);
+        complete_checksum(&mut segment, &header);
+        assert_eq!(segment, completed);
+    }
+}
+
 #[test]
 fn odd_sizes_of_every_kind() {
     for v6 in [false, true] {
@@ -175,6 +235,11 @@ fn odd_sizes_of_every_kind() {
                 udp.tags = tags;
                 for gso_size in [8, 9, 15, 576, 1000, 1008, 1480, 0xffff] {
                     udp_holds(&udp, gso_size);
+                }
+                let mut datagrams = Packet::datagrams(v6, payload);
+                datagrams.tags = tags;
+                for gso_size in [5, 8, 37, 536, 1000, 1472, 0xffff] {
+                    datagrams_hold(&datagrams, gso_size);
                 }
             }
         }
@@ -193,6 +258,9 @@ fn the_longest_packets() {
         tcp_holds(&tcp, 64);
         udp_holds(&udp, 1480);
         udp_holds(&udp, 64);
+        udp.datagrams = true;
+        datagrams_hold(&udp, 1472);
+        datagrams_hold(&udp, 64);
     }
 }
 
@@ -202,6 +270,9 @@ fn sequence_numbers_and_identifications_wrap() {
     packet.sequence = u32::MAX - 500;
     packet.identification = u16::MAX;
     tcp_holds(&packet, 1000);
+    let mut packet = Packet::datagrams(false, 3000);
+    packet.identification = u16::MAX;
+    datagrams_hold(&packet, 1000);
 }
 
 #[test]
@@ -278,6 +349,25 @@ fn a_fragmented_datagrams_checksum_of_zero_is_written_as_ones() {
 }
 
 #[test]
+fn a_datagrams_checksum_of_zero_is_written_as_ones() {
+    let packet = Packet::datagrams(false, 2000);
+    let mut frame = packet.frame();
+    let header = packet.header(1000);
+    let all = segments(&frame, &header, Checksums::Complete);
+    let at = packet.transport() + 6;
+    let checksum = u16::from_be_bytes([all[1].1[at], all[1].1[at + 1]]);
+    // The second's payload grows by what its checksum was.
+    let first = packet.headers() + 1000;
+    let before = u32::from(u16::from_be_bytes([frame[first], frame[first + 1]]));
+    let grown = before + u32::from(checksum);
+    let grown = (grown & 0xffff) as u16 + (grown >> 16) as u16;
+    frame[first..first + 2].copy_from_slice(&grown.to_be_bytes());
+    let all = segments(&frame, &header, Checksums::Complete);
+    assert_eq!(all[1].1[at..at + 2], [0xff, 0xff]);
+    packet::parse(&all[1].1);
+}
+
+#[test]
 fn checksums_are_for_the_final_destination() {
     // RFC 8200, section 8.1. The first address of RFC 8754's list is the last
     // on the way.
@@ -303,10 +393,10 @@ proptest! {
 
     #[test]
     fn segments_make_the_packet_again(packet in packets(0..9000), gso_size in 16_u16..4000) {
-        if packet.udp {
-            udp_holds(&packet, gso_size);
-        } else {
-            tcp_holds(&packet, gso_size);
+        match (packet.udp, packet.datagrams) {
+            (true, true) => datagrams_hold(&packet, gso_size),
+            (true, false) => udp_holds(&packet, gso_size),
+            (false, _) => tcp_holds(&packet, gso_size),
         }
     }
 }
