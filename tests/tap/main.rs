@@ -15,6 +15,7 @@
 
 mod bed;
 mod buffers;
+mod datagrams;
 mod frames;
 mod host;
 mod interface;

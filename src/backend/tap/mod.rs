@@ -51,8 +51,6 @@ use system::Link;
 /// What a frame has beyond its interface's MTU: an Ethernet header with a VLAN
 /// tag.
 const BEYOND_MTU: usize = 18;
-/// What makes a guest take frames beyond the MTU.
-const SEGMENTED: u64 = net::F_GUEST_TSO4 | net::F_GUEST_TSO6 | net::F_GUEST_UFO;
 
 /// A tap interface.
 pub struct Tap {
@@ -140,7 +138,7 @@ impl Tap {
     /// ring, which it takes time to look at.
     fn expected(&self, reader: &Reader) -> usize {
         let longest = self.longest.load(Ordering::Relaxed);
-        let segmented = self.offloads.load(Ordering::Relaxed) & SEGMENTED != 0;
+        let segmented = self.offloads.load(Ordering::Relaxed) & net::GUEST_SEGMENTED != 0;
         if segmented && reader.recent() > longest {
             MAX_FRAME
         } else {

@@ -31,6 +31,7 @@ use crate::net::frame::{ETHER_HEADER, Frame};
 use crate::net::ip::{V4_HEADER, V6_HEADER};
 use crate::net::transport::{TCP_CHECKSUM, UDP_CHECKSUM};
 use crate::sandbox::{Role, limit};
+use crate::virtio::net_header::GSO_UDP_L4;
 use crate::virtio::spec::net;
 use request::Control;
 
@@ -109,7 +110,8 @@ impl Link {
     pub(super) fn set_active(&self, _name: &str, _queues: &[Queue], _pairs: u16) {}
 
     /// Whether the kernel takes `frame` with the offloads that it asks for: it
-    /// drops what it does not understand.
+    /// drops what it does not understand, and of several datagrams in one
+    /// frame it would make one.
     pub(super) fn takes(&self, header_len: usize, frame: &Frame) -> bool {
         let ip_header = match frame.ether.ether_type() {
             TYPE_IPV4 => V4_HEADER,
@@ -119,6 +121,7 @@ impl Link {
         let offset = usize::from(frame.header.csum_offset);
         self.local
             && header_len > 0
+            && frame.header.gso_type != GSO_UDP_L4
             && frame.len <= ffi::TAPMRU
             && (offset == TCP_CHECKSUM || offset == UDP_CHECKSUM)
             && usize::from(frame.header.csum_start) >= ETHER_HEADER + ip_header

@@ -1,10 +1,12 @@
 //! Linux: what is done with a tap while it is in use
 //! (`Documentation/networking/tuntap.rst`).
 
+mod offloads;
 mod open;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
@@ -12,6 +14,8 @@ use nix::errno::Errno;
 use super::queue::Queue;
 use crate::backend::host::Host;
 use crate::net::frame::Frame;
+use crate::net::offload::linux;
+use crate::virtio::net_header::GSO_UDP_L4;
 use crate::virtio::spec::net;
 
 pub(super) use open::open;
@@ -19,20 +23,10 @@ pub(super) use open::open;
 /// What a frame comes back with that is written to an interface that is down.
 pub(super) const DOWN: Errno = Errno::EIO;
 
-/// `TUN_F_CSUM` and so on, of linux/if_tun.h, by what the guest negotiated.
-const OFFLOADS: [(u64, libc::c_uint); 5] = [
-    (net::F_GUEST_CSUM, libc::TUN_F_CSUM),
-    (net::F_GUEST_TSO4, libc::TUN_F_TSO4),
-    (net::F_GUEST_TSO6, libc::TUN_F_TSO6),
-    (net::F_GUEST_ECN, libc::TUN_F_TSO_ECN),
-    (net::F_GUEST_UFO, libc::TUN_F_UFO),
-];
-
 mod ioctl {
     // linux/if_tun.h.
     nix::ioctl_read_bad!(get_interface, libc::TUNGETIFF, libc::ifreq);
     nix::ioctl_write_ptr_bad!(set_queue, libc::TUNSETQUEUE, libc::ifreq);
-    nix::ioctl_write_int_bad!(set_offloads, libc::TUNSETOFFLOAD);
 }
 
 /// The offload bits that can be offered: all, as the kernel finishes frames
@@ -51,17 +45,23 @@ pub(super) struct Link {
     /// To how many queues, from the first on, the kernel hands frames. It
     /// takes them on all.
     active: Mutex<usize>,
+    /// The kernel knows of UDP segmentation.
+    cuts_datagrams: AtomicBool,
 }
 
 impl Link {
     pub(super) fn new(_control: Option<OwnedFd>, _local: bool) -> io::Result<Self> {
         Ok(Self {
             active: Mutex::new(1),
+            cuts_datagrams: AtomicBool::new(false),
         })
     }
 
-    /// The kernel hands frames to all queues of an interface that was opened.
+    /// The kernel hands frames, without offloads, to all queues of an interface
+    /// that was opened.
     pub(super) fn opened(&self, name: &str, queues: &[Queue]) {
+        let cuts_datagrams = offloads::can_cut_datagrams(queues[0].as_fd());
+        self.cuts_datagrams.store(cuts_datagrams, Ordering::Relaxed);
         let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = std::mem::replace(&mut *active, queues.len());
         drop(active);
@@ -85,8 +85,10 @@ impl Link {
     }
 
     /// Whether the kernel takes `frame` with the offloads that it asks for.
-    pub(super) fn takes(&self, _header_len: usize, _frame: &Frame) -> bool {
-        true
+    pub(super) fn takes(&self, _header_len: usize, frame: &Frame) -> bool {
+        frame.header.gso_type != GSO_UDP_L4
+            || (self.cuts_datagrams.load(Ordering::Relaxed)
+                && linux::takes(&frame.header, frame.len))
     }
 
     /// Has the kernel hand over frames with these offloads (feature bits) only.
@@ -96,7 +98,7 @@ impl Link {
         _host: &dyn Host,
         features: u64,
     ) -> io::Result<()> {
-        match set_offloads(queues[0].as_fd(), features) {
+        match offloads::set(queues[0].as_fd(), features) {
             // Without its interface the guest goes on, but for frames.
             Err(Errno::EBADFD) => Ok(()),
             result => Ok(result?),
@@ -109,30 +111,6 @@ impl Link {
 
     /// What is left of an interface that is gone needs nothing.
     pub(super) fn let_go(&self, _queues: &[Queue]) {}
-}
-
-/// Has the kernel hand over frames with these offloads (feature bits) only.
-fn set_offloads(queue: BorrowedFd<'_>, features: u64) -> Result<(), Errno> {
-    let features = if features & net::F_GUEST_CSUM == 0 {
-        0
-    } else {
-        features
-    };
-    let wanted = OFFLOADS
-        .iter()
-        .filter(|(feature, _)| features & feature != 0)
-        .fold(0, |flags, (_, flag)| flags | flag);
-    let set = |flags: libc::c_uint| {
-        let flags = libc::c_int::try_from(flags).map_err(|_| Errno::EINVAL)?;
-        // SAFETY: the argument is a number.
-        unsafe { ioctl::set_offloads(queue.as_raw_fd(), flags) }
-    };
-    match set(wanted) {
-        // Kernels that do not fragment UDP for anyone need not be told.
-        Err(Errno::EINVAL) if wanted & libc::TUN_F_UFO != 0 => set(wanted & !libc::TUN_F_UFO),
-        result => result,
-    }
-    .map(drop)
 }
 
 /// Has the kernel use a queue, or no longer: then frames go to the others.

@@ -10,7 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::super::OpenError;
 use super::super::host::{Interface, Occasion};
-use super::{empty_request, set_offloads, with_flags};
+use super::{empty_request, offloads, with_flags};
 use crate::c_text;
 use crate::virtio::net_header;
 
@@ -152,7 +152,7 @@ fn configure(queue: BorrowedFd<'_>) -> Result<(), Errno> {
         ioctl::set_header_len(queue.as_raw_fd(), &len)?;
         ioctl::set_little_endian(queue.as_raw_fd(), &1)?;
     }
-    set_offloads(queue, 0)
+    offloads::set(queue, 0)
 }
 
 fn bring_up(control: BorrowedFd<'_>, mut request: libc::ifreq) -> Result<(), Errno> {
