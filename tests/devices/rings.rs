@@ -1,17 +1,18 @@
 //! Rings of the wire and of the host.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 use vtnetd::netmap::abi::nmreq::{NR_EXCLUSIVE, NR_RX_RINGS_ONLY, NR_TX_RINGS_ONLY, RegisterBody};
 use vtnetd::netmap::abi::{NR_FORWARD, NS_FORWARD, NS_MOREFRAG, Slot};
 use vtnetd::netmap::port::{Direction, Port};
 use vtnetd::netmap::register::{Registration, Request, RingMode};
 
-use crate::bed::{Bed, HERE, NEVER, SOON, on_bed};
+use crate::bed::{Bed, HERE, NEVER, SOON, THERE, on_bed};
 use crate::client::{Client, frame};
 
 pub fn request(mode: RingMode) -> Request {
@@ -143,8 +144,8 @@ fn rings_that_are_not_bound_are_the_hosts() {
         assert_eq!(rx.port.ring_count(Direction::Tx), 0);
         assert!(!bed.reaches(NEVER, || {}), "questions still come in");
         while wire.recv(NEVER).unwrap().is_some() {}
-        std::net::UdpSocket::bind((HERE, 5000))
-            .and_then(|socket| socket.send_to(b"out", (crate::bed::THERE, 5000)))
+        UdpSocket::bind((HERE, 5000))
+            .and_then(|socket| socket.send_to(b"out", (THERE, 5000)))
             .unwrap();
         assert!(wire.recv(SOON).unwrap().is_some(), "the host can send");
         drop((rx, host));
@@ -177,6 +178,7 @@ fn an_application_can_carry_frames_between_wire_and_host() {
         let client = Client::with(&bed.core, request(RingMode::AllAndHost));
         assert!(bed.reaches(SOON, || bridge(&client.port)));
         transfer(bed, || bridge(&client.port));
+        datagrams(bed, || bridge(&client.port));
         drop(client);
         assert!(bed.is_clean());
     });
@@ -212,6 +214,38 @@ pub fn transfer(bed: &Bed, mut carry: impl FnMut()) {
             carry();
         }
     });
+}
+
+/// Each host sends the other many datagrams in one go.
+pub fn datagrams(bed: &Bed, mut carry: impl FnMut()) {
+    const SIZE: usize = 1000;
+    let socket = |address| {
+        let socket = UdpSocket::bind((address, 4002))?;
+        socket.set_nonblocking(true)?;
+        setsockopt(&socket, sockopt::UdpGsoSegment, &(SIZE as i32))?;
+        Ok(socket)
+    };
+    let (here, there) = (
+        socket(HERE).unwrap(),
+        bed.there.within(|| socket(THERE)).unwrap(),
+    );
+    let sent: Vec<u8> = (0..50 * SIZE - 1).map(|n: usize| (n % 251) as u8).collect();
+    for (from, to, at) in [(&here, &there, THERE), (&there, &here, HERE)] {
+        from.send_to(&sent, (at, 4002)).unwrap();
+        let start = std::time::Instant::now();
+        let mut got = vec![0; 65536];
+        for want in sent.chunks(SIZE) {
+            let len = loop {
+                assert!(start.elapsed() < SOON, "datagrams are missing");
+                carry();
+                match to.recv(&mut got) {
+                    Ok(len) => break len,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                }
+            };
+            assert!(got[..len] == *want, "{len} bytes");
+        }
+    }
 }
 
 #[test]
@@ -318,8 +352,8 @@ fn a_client_sleeps_until_the_host_has_sent() {
         let host = client.port.ring(Direction::Rx, 1).unwrap();
         client.port.rxsync().unwrap();
         assert_eq!(host.available(), 0, "the tap speaks for itself");
-        std::net::UdpSocket::bind((HERE, 5000))
-            .and_then(|socket| socket.send_to(b"out", (crate::bed::THERE, 5000)))
+        UdpSocket::bind((HERE, 5000))
+            .and_then(|socket| socket.send_to(b"out", (THERE, 5000)))
             .unwrap();
         client.wait();
         assert_eq!(host.available(), 1);

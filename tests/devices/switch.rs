@@ -8,7 +8,7 @@ use vtnetd::netmap::register::{Request, RingMode};
 
 use crate::bed::{Bed, NEVER, SOON, on_bed};
 use crate::client::{BROADCAST, Client, frame};
-use crate::rings::{request, transfer};
+use crate::rings::{datagrams, request, transfer};
 
 const PORT: &str = "vale7:here0";
 
@@ -98,6 +98,7 @@ fn its_host_side_is_a_port_of_its_own() {
         assert!(bed.reaches(SOON, || {}), "the switch carries");
         // Segments longer than the MTU go through as they are.
         transfer(bed, std::thread::yield_now);
+        datagrams(bed, std::thread::yield_now);
         // A client on the switch hears what is for all.
         let client = Client::new(&bed.core, "vale7:c");
         bed.wire().send(&frame(BROADCAST, 9, 99)).unwrap();

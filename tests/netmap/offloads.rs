@@ -5,7 +5,7 @@ use vtnetd::net::checksum::{pseudo_v4, sum};
 use vtnetd::netmap::abi::nmreq::NR_ACCEPT_VNET_HDR;
 use vtnetd::netmap::port::{HeaderLen, Port};
 use vtnetd::netmap::register::Request;
-use vtnetd::virtio::net_header::{F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, NetHeader};
+use vtnetd::virtio::net_header::{F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_UDP_L4, NetHeader};
 
 use crate::client::{Client, core};
 use crate::joins::join;
@@ -119,6 +119,71 @@ fn a_receiver_with_a_header_gets_the_frame_as_it_is_and_a_header_made_by_us() {
         assert_eq!((header.gso_size, header.hdr_len), (1460, 54));
         assert_eq!((header.csum_start, header.csum_offset), (34, 16));
     }
+}
+
+/// What several datagrams make together, as a driver leaves it.
+fn datagrams(payload: usize) -> (NetHeader, Vec<u8>) {
+    let mut frame = segment(payload + 8);
+    frame.drain(TCP..TCP + 20);
+    let len = u16::try_from(frame.len() - TCP).unwrap();
+    frame[IP + 2..IP + 4].copy_from_slice(&(len + 20).to_be_bytes());
+    frame[IP + 9] = 17;
+    frame[IP + 10..IP + 12].fill(0);
+    let header = sum(&frame[IP..TCP]).checksum();
+    frame[IP + 10..IP + 12].copy_from_slice(&header.to_be_bytes());
+    frame[TCP + 4..TCP + 6].copy_from_slice(&len.to_be_bytes());
+    let pseudo = pseudo_v4(SOURCE.into(), TARGET.into(), 17, len).folded();
+    frame[TCP + 6..TCP + 8].copy_from_slice(&pseudo.to_be_bytes());
+    let header = NetHeader {
+        flags: F_NEEDS_CSUM,
+        gso_type: GSO_UDP_L4,
+        hdr_len: u16::try_from(TCP + 8).unwrap(),
+        gso_size: 1400,
+        csum_start: u16::try_from(TCP).unwrap(),
+        csum_offset: 6,
+        num_buffers: 0,
+    };
+    (header, frame)
+}
+
+#[test]
+fn datagrams_stay_together_for_a_receiver_with_a_header() {
+    for len in [HeaderLen::Legacy, HeaderLen::Full] {
+        let (a, b) = pair(len);
+        let (header, sent) = datagrams(30_001);
+        a.send(&[[&header.to_bytes()[..], &sent].concat()]);
+        let received = b.receive();
+        assert_eq!(received.len(), 1);
+        let (told, frame) = received[0].split_at(len.bytes());
+        assert!(frame == sent);
+        let mut raw = [0; 12];
+        raw[..told.len()].copy_from_slice(told);
+        let mut told = NetHeader::from_bytes(&raw);
+        told.num_buffers = 0;
+        assert_eq!(told, header);
+    }
+}
+
+#[test]
+fn a_receiver_without_header_gets_each_datagram() {
+    let (a, b) = pair(HeaderLen::None);
+    let (header, sent) = datagrams(30_001);
+    a.send(&[[&header.to_bytes()[..], &sent].concat()]);
+    let received = b.receive();
+    assert_eq!(received.len(), 30_001_usize.div_ceil(1400));
+    let mut payload = Vec::<u8>::new();
+    for frame in &received {
+        let udp = &frame[TCP..];
+        let len = u16::try_from(udp.len()).unwrap();
+        assert!(len <= 1408);
+        assert_eq!(udp[4..6], len.to_be_bytes());
+        let mut whole = pseudo_v4(SOURCE.into(), TARGET.into(), 17, len);
+        whole.append(sum(udp));
+        assert_eq!(whole.checksum(), 0);
+        assert_eq!(sum(&frame[IP..TCP]).checksum(), 0);
+        payload.extend(&udp[8..]);
+    }
+    assert!(payload == sent[TCP + 8..]);
 }
 
 #[test]

@@ -134,7 +134,8 @@ pub trait Line: Send + Sync {
         take: &mut dyn FnMut(&Batch<'_>),
     ) -> usize;
 
-    /// Sends one frame, which may ask for checksums and TCP segmentation.
+    /// Sends one frame, which may ask for checksums and segmentation, but not for
+    /// fragments.
     fn send(&self, batch: &Batch<'_>, frame: &Frame) -> Put;
 
     /// Readable when something has come, writable when there is room again.

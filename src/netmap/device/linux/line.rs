@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use crate::net::counter::Counter;
 use crate::net::direct::Writer;
 use crate::net::frame::{Batch, ETHER_HEADER, Frame};
-use crate::net::offload;
+use crate::net::offload::{self, linux, software};
 use crate::netmap::attachment::Dropped;
 use crate::netmap::device::source::Put;
 use crate::virtio::memory::Readable;
@@ -57,9 +57,39 @@ impl Channel {
 
     /// Sends `frame`.
     pub(super) fn send(&self, batch: &Batch<'_>, frame: &Frame) -> Put {
-        let header = frame.header.to_bytes();
+        if linux::takes(&frame.header, frame.len) {
+            self.write(&frame.header, batch.parts(frame))
+        } else {
+            self.send_cut(batch, frame)
+        }
+    }
+
+    /// Sends what `frame` becomes. If there is room for the first of it, what
+    /// there is no room for is lost.
+    #[cold]
+    fn send_cut(&self, batch: &Batch<'_>, frame: &Frame) -> Put {
+        let mut first = None;
+        software::finish(batch, frame, &mut |frames| {
+            for (head, body) in frames {
+                if first == Some(Put::Full) {
+                    return;
+                }
+                let parts = [head, body].map(|part| Readable::from_slice(part));
+                let put = self.write(&NetHeader::default(), &parts);
+                if first.is_some() && put == Put::Full {
+                    self.lose(Errno::ENOBUFS);
+                }
+                first.get_or_insert(put);
+            }
+        });
+        // Nothing, if its sender has changed it meanwhile.
+        first.unwrap_or(Put::Lost)
+    }
+
+    fn write(&self, header: &NetHeader, parts: &[Readable<'_>]) -> Put {
+        let header = header.to_bytes();
         let header = header.get(..self.header_len).unwrap_or(&header);
-        match Writer::new().write(self.as_fd(), header, batch.parts(frame)) {
+        match Writer::new().write(self.as_fd(), header, parts) {
             Ok(_) => Put::Sent,
             Err(Errno::EAGAIN | Errno::ENOBUFS) => Put::Full,
             Err(errno) => {

@@ -26,6 +26,10 @@ const FRAMES: u32 = 2048;
 /// sent.
 const SOCKET_BUFFER: libc::c_int = 4 << 20;
 
+/// What opening an interface takes.
+const NEEDS_LINUX: &str =
+    "to take it from the host's stack needs Linux 6.6 with CONFIG_BPF_SYSCALL, and root";
+
 mod ioctl {
     // netdevice(7) and linux/if_tun.h.
     nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
@@ -77,16 +81,18 @@ pub fn open(name: &str, promiscuous: bool) -> Result<Handles, DeviceError> {
         return Err(failed("choose an interface that is there")(Errno::ENXIO));
     };
     let mark = mark().map_err(failed("see getrandom(2)"))?;
-    let (tap, tap_index) = tap(facts.mtu).map_err(failed(
-        "its host rings need a tap: run as root, and load the driver: modprobe tun",
-    ))?;
+    let (tap, tap_index) = tap(facts.mtu).map_err(|errno| {
+        failed(match errno {
+            // It does not know all offloads.
+            Errno::EINVAL => NEEDS_LINUX,
+            _ => "its host rings need a tap: run as root, and load the driver: modprobe tun",
+        })(errno)
+    })?;
     let size = Geometry::frame_size(facts.mtu);
     let socket = packet(facts.index, mark, size, promiscuous)
         .map_err(failed("packet(7) needs CAP_NET_RAW: run as root"))?;
     let mut fds = vec![socket, tap];
-    attach(&mut fds, facts.index, tap_index, mark).map_err(failed(
-        "to take it from the host's stack needs Linux 6.6 with CONFIG_BPF_SYSCALL, and root",
-    ))?;
+    attach(&mut fds, facts.index, tap_index, mark).map_err(failed(NEEDS_LINUX))?;
     Ok(Handles {
         fds,
         numbers: vec![size.into(), FRAMES.into(), facts.mtu.into()],
@@ -120,7 +126,8 @@ fn tap(mtu: u32) -> Result<(OwnedFd, u32), Errno> {
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     request.ifr_ifru.ifru_flags = short(flags);
     let header = libc::c_int::try_from(net_header::LEN).map_err(|_| Errno::EINVAL)?;
-    let offloads = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    let tso = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    let offloads = tso | libc::TUN_F_USO4 | libc::TUN_F_USO6;
     let offloads = libc::c_int::try_from(offloads).map_err(|_| Errno::EINVAL)?;
     // SAFETY: whole ifreqs and ints that outlive the calls; the first leaves
     // the tap's name in the request.
