@@ -375,10 +375,9 @@ fn net_options(
             format!("give {}", ring_size.next_power_of_two()),
         ));
     }
-    let long = net::F_GUEST_TSO4 | net::F_GUEST_TSO6 | net::F_GUEST_UFO;
     let rx_buffer = if taken & net::F_MRG_RXBUF != 0 {
         2048
-    } else if taken & long != 0 {
+    } else if taken & net::GUEST_SEGMENTED != 0 {
         MAX_FRAME + LEN
     } else {
         (len + LEN).max(2048)

@@ -8,7 +8,7 @@ use crate::driver::report::{Counters, Kind};
 use crate::driver::traffic::{Form, Judge, Source, Verdict};
 use crate::net::ethernet::Mac;
 use crate::virtio::net_header::{
-    F_NEEDS_CSUM, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP, NetHeader,
+    F_NEEDS_CSUM, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, NetHeader,
 };
 use crate::virtio::spec::net;
 
@@ -449,6 +449,7 @@ fn may_send(header: NetHeader, features: u64) -> bool {
         GSO_TCPV4 => net::F_HOST_TSO4,
         GSO_TCPV6 => net::F_HOST_TSO6,
         GSO_UDP => net::F_HOST_UFO,
+        GSO_UDP_L4 => net::F_HOST_USO,
         _ => return false,
     };
     let csum = if header.flags & F_NEEDS_CSUM != 0 {
@@ -484,6 +485,9 @@ mod tests {
         let tso = net::F_CSUM | net::F_HOST_TSO4;
         assert!(!may_send(header, tso));
         assert!(may_send(header, tso | net::F_HOST_ECN));
+        header.gso_type = GSO_UDP_L4;
+        assert!(!may_send(header, tso | net::F_HOST_UFO));
+        assert!(may_send(header, net::F_CSUM | net::F_HOST_USO));
         header.gso_type = 77;
         assert!(!may_send(header, u64::MAX));
     }
