@@ -6,7 +6,9 @@ use bed::freebsd::{Bpf, Interface, module, run};
 use bed::{Result, Test};
 use nix::sys::socket::{setsockopt, sockopt};
 use vtnetd::driver::net::{NetOptions, OFFLOADS};
-use vtnetd::virtio::net_header::{F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, GSO_UDP, NetHeader};
+use vtnetd::virtio::net_header::{
+    F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, NetHeader,
+};
 use vtnetd::virtio::spec::net;
 
 use super::peer::{Connection, address, configure};
@@ -50,7 +52,7 @@ pub fn tests() -> Vec<Test> {
 
 /// A sender that leaves everything to others: IP version, protocol, kind of
 /// segments, bytes of payload.
-const CASES: [(Ip, u8, u8, usize); 9] = [
+const CASES: [(Ip, u8, u8, usize); 11] = [
     (Ip::V4, TCP, 0, 1000),
     (Ip::V6, TCP, 0, 1001),
     (Ip::V4, UDP, 0, 999),
@@ -60,6 +62,8 @@ const CASES: [(Ip, u8, u8, usize); 9] = [
     (Ip::V6, TCP, GSO_TCPV6, 1441),
     (Ip::V6, TCP, GSO_TCPV6, 64001),
     (Ip::V4, UDP, GSO_UDP, 60000),
+    (Ip::V4, UDP, GSO_UDP_L4, 60000),
+    (Ip::V6, UDP, GSO_UDP_L4, 60001),
 ];
 
 fn make(case: (Ip, u8, u8, usize)) -> (NetHeader, Vec<u8>, Vec<u8>) {
@@ -67,7 +71,11 @@ fn make(case: (Ip, u8, u8, usize)) -> (NetHeader, Vec<u8>, Vec<u8>) {
     let payload: Vec<u8> = noise(u32::try_from(len).unwrap()).take(len).collect();
     let (mut header, frame) = open(ip, protocol, 1, &payload);
     if gso_type != 0 {
-        let transport = if protocol == TCP { 20 } else { 0 };
+        let transport = match gso_type {
+            GSO_UDP => 0,
+            GSO_UDP_L4 => 8,
+            _ => 20,
+        };
         header.gso_type = gso_type;
         // A fragment's payload is a multiple of 8.
         header.gso_size = u16::try_from((MTU - ip.header() - transport) & !7).unwrap();
@@ -145,6 +153,19 @@ fn to_host(backend: &str, local: bool) -> Result<()> {
         let mut got = vec![0; 65536];
         let count = socket.recv(&mut got)?;
         assert!(got[..count] == payload, "{ip:?} {len}");
+    }
+    // What is several datagrams the host must not take for one.
+    for ip in [Ip::V4, Ip::V6] {
+        let socket = UdpSocket::bind(address(ip))?;
+        setsockopt(&socket, sockopt::RcvBuf, &(128 << 10)).unwrap();
+        socket.set_read_timeout(Some(SOON))?;
+        let (header, frame, payload) = make((ip, UDP, GSO_UDP_L4, 20000));
+        guest.pair(0).tx.send_with(header, &frame).unwrap();
+        for want in payload.chunks(header.gso_size.into()) {
+            let mut got = vec![0; 65536];
+            let count = socket.recv(&mut got)?;
+            assert!(got[..count] == *want, "{ip:?}: {count} bytes");
+        }
     }
     Ok(())
 }
