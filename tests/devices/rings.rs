@@ -222,7 +222,12 @@ pub fn datagrams(bed: &Bed, mut carry: impl FnMut()) {
     let socket = |address| {
         let socket = UdpSocket::bind((address, 4002))?;
         socket.set_nonblocking(true)?;
-        setsockopt(&socket, sockopt::UdpGsoSegment, &(SIZE as i32))?;
+        setsockopt(
+            &socket,
+            sockopt::UdpGsoSegment,
+            &i32::try_from(SIZE).unwrap(),
+        )
+        .map_err(std::io::Error::from)?;
         Ok(socket)
     };
     let (here, there) = (

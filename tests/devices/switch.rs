@@ -2,11 +2,16 @@
 //! polled.
 
 use nix::errno::Errno;
-use vtnetd::netmap::abi::nmreq::{NETMAP_POLLING_MODE_MULTI_CPU, NETMAP_POLLING_MODE_SINGLE_CPU};
+use vtnetd::net::checksum::{pseudo_v4, sum};
+use vtnetd::netmap::abi::nmreq::{
+    NETMAP_POLLING_MODE_MULTI_CPU, NETMAP_POLLING_MODE_SINGLE_CPU, NR_ACCEPT_VNET_HDR,
+};
 use vtnetd::netmap::device::PollingRequest;
+use vtnetd::netmap::port::{HeaderLen, Port};
 use vtnetd::netmap::register::{Request, RingMode};
+use vtnetd::virtio::net_header::{F_NEEDS_CSUM, GSO_UDP_L4, NetHeader};
 
-use crate::bed::{Bed, NEVER, SOON, on_bed};
+use crate::bed::{Bed, NEVER, SOON, THERE, on_bed};
 use crate::client::{BROADCAST, Client, frame};
 use crate::rings::{datagrams, request, transfer};
 
@@ -108,6 +113,69 @@ fn its_host_side_is_a_port_of_its_own() {
         assert_eq!(detach(bed, PORT), Ok(0));
         assert!(bed.is_clean());
         assert!(bed.switches.all().is_empty());
+    });
+}
+
+/// UDP over IPv4 whose payload, `count` times `size` bytes, is to become
+/// datagrams, behind a virtio-net header that says so.
+fn together(size: u16, count: u16) -> Vec<u8> {
+    let (source, target) = ([10, 9, 0, 7], THERE.octets());
+    let len = 8 + size * count;
+    let mut ip = vec![0x45, 0];
+    ip.extend((20 + len).to_be_bytes());
+    ip.extend([0, 1, 0, 0, 64, 17, 0, 0]);
+    ip.extend([source, target].concat());
+    let checksum = sum(&ip).checksum();
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let header = NetHeader {
+        flags: F_NEEDS_CSUM,
+        gso_type: GSO_UDP_L4,
+        hdr_len: 42,
+        gso_size: size,
+        csum_start: 34,
+        csum_offset: 6,
+        num_buffers: 0,
+    };
+    let mut frame = header.to_bytes().to_vec();
+    frame.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 7, 8, 0]);
+    frame.extend(ip);
+    frame.extend([0x0f, 0xa2, 0x0f, 0xa2]);
+    frame.extend(len.to_be_bytes());
+    let open = pseudo_v4(source.into(), target.into(), 17, len).folded();
+    frame.extend(open.to_be_bytes());
+    frame.extend((0..size * count).map(|n| (n / size) as u8));
+    frame
+}
+
+#[test]
+fn more_datagrams_than_the_kernel_takes_together_go_one_by_one() {
+    on_bed(|bed| {
+        attach(bed, RingMode::All).unwrap();
+        let client = Request {
+            flags: NR_ACCEPT_VNET_HDR,
+            ..Request::new("vale7:c")
+        };
+        let client = Client::with(&bed.core, client);
+        client.port.set_header_len(HeaderLen::Full).unwrap();
+        let wire = bed.wire();
+        for count in [3, 200] {
+            client.send(&[together(100, count)]);
+            let mut got = 0..count;
+            while !got.is_empty() {
+                let frame = wire.recv(SOON).unwrap().unwrap();
+                // The stacks have their say as well.
+                if frame[6..12] != [2, 0, 0, 0, 0, 7] {
+                    continue;
+                }
+                // A cable of veth(4) carries them together if the kernel may.
+                for payload in frame[42..].chunks(100) {
+                    let nth = got.next().unwrap();
+                    assert_eq!(payload, [nth as u8; 100]);
+                }
+            }
+        }
+        drop(client);
+        assert_eq!(detach(bed, PORT), Ok(1));
     });
 }
 

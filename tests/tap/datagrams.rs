@@ -24,6 +24,8 @@ fn bed() -> Bed {
     let guest = GUEST.map(|octet| format!("{octet:02x}")).join(":");
     let host = HOST.map(|octet| format!("{octet:02x}")).join(":");
     run(&format!("ip link set tap0 address {host}"));
+    // New interfaces may be without.
+    std::fs::write("/proc/sys/net/ipv6/conf/tap0/disable_ipv6", "0").unwrap();
     for (own, neighbour) in [("10.0.0.1/24", "10.0.0.2"), ("fd00::1/64", "fd00::2")] {
         let nodad = if own.contains(':') { " nodad" } else { "" };
         run(&format!("ip address add {own} dev tap0{nodad}"));
@@ -63,7 +65,12 @@ fn send_to_guest(ip: Ip, payload: &[u8]) {
         Ip::V6 => "[fd00::2]:5555",
     };
     let socket = socket(ip);
-    setsockopt(&socket.as_fd(), sockopt::UdpGsoSegment, &(SIZE as i32)).unwrap();
+    setsockopt(
+        &socket.as_fd(),
+        sockopt::UdpGsoSegment,
+        &i32::try_from(SIZE).unwrap(),
+    )
+    .unwrap();
     assert_eq!(socket.send_to(payload, to).unwrap(), payload.len());
 }
 
