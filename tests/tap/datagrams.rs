@@ -3,6 +3,7 @@
 
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
+use std::process::Command;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use vtnetd::driver::net::{NetDriver, NetOptions, OFFLOADS, Received};
@@ -11,7 +12,7 @@ use vtnetd::virtio::spec::net;
 
 use crate::bed::Bed;
 use crate::frames::{GUEST, Ip, Packet, UDP, noise, open};
-use crate::host::{LONG, SHORT, in_namespace, run};
+use crate::host::{LONG, SHORT, cuts_datagrams, in_namespace, run};
 
 const MTU: usize = 1500;
 const HOST: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -90,10 +91,23 @@ fn next(guest: &mut NetDriver) -> Received {
     }
 }
 
+/// Whether the kernel hands over datagrams together.
+fn keeps_together() -> bool {
+    let mut command = Command::new("ethtool");
+    let output = command.args(["-k", "tap0"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let state = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("tx-udp-segmentation: "));
+    state.is_some_and(|state| state.starts_with("on"))
+}
+
 /// Whether what a socket sends in one go comes to the guest so, or else one by
 /// one and complete.
 fn comes(guest: &mut NetDriver, ip: Ip, together: bool) {
+    let together = together && cuts_datagrams();
     let sent = payload(20 * SIZE + 7);
+    assert_eq!(keeps_together(), together);
     send_to_guest(ip, &sent);
     if together {
         let got = next(guest);
@@ -123,6 +137,7 @@ fn comes(guest: &mut NetDriver, ip: Ip, together: bool) {
 fn what_a_socket_sends_in_one_go_comes_so_to_a_guest_that_takes_it() {
     in_namespace(|| {
         let bed = bed();
+        assert!(!keeps_together(), "nobody has asked for it");
         let tso = net::F_GUEST_CSUM | net::F_GUEST_TSO4 | net::F_GUEST_TSO6;
         for (features, together) in [
             (tso | net::GUEST_USO, true),

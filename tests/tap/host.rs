@@ -46,6 +46,15 @@ pub fn is_up(name: &str) -> Option<bool> {
     flags.map(|flags| flags.split(',').any(|flag| flag == "UP"))
 }
 
+/// Whether the kernel segments UDP, which it does since 6.2.
+pub fn cuts_datagrams() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|part| part.trim().parse().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(2))
+}
+
 /// A packet(7) socket on one interface.
 pub struct PacketSocket(bed::PacketSocket);
 

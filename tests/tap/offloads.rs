@@ -7,7 +7,7 @@ use vtnetd::virtio::spec::{feature, net};
 
 use crate::bed::{Bed, USUAL};
 use crate::frames::{GUEST, Ip, TCP, UDP, noise, open, reassemble, turned};
-use crate::host::{LONG, PacketSocket, in_namespace, run};
+use crate::host::{LONG, PacketSocket, cuts_datagrams, in_namespace, run};
 
 const MTU: usize = 1500;
 
@@ -105,7 +105,12 @@ fn what_a_guest_leaves_undone_is_done_beyond_a_veth_without_offloads() {
 /// The kernel sends each case to the guest, as from a socket of its own.
 fn send_all(host: &PacketSocket, mut look: impl FnMut(&Case, NetHeader, Vec<u8>)) {
     // The kernel fragments UDP for everyone, before it comes to the tap.
-    for case in CASES.iter().filter(|case| case.gso_type != GSO_UDP) {
+    let sent = |case: &&Case| match case.gso_type {
+        GSO_UDP => false,
+        GSO_UDP_L4 => cuts_datagrams(),
+        _ => true,
+    };
+    for case in CASES.iter().filter(sent) {
         let (header, frame) = case.make();
         let frame = turned(frame);
         host.send_with(header, &frame);
