@@ -327,7 +327,7 @@ fn datagrams_are_made_one_by_one_for_who_does_not_take_them_together() {
                 net::F_GUEST_USO4
             };
             if offloads & own != 0 {
-                assert_eq!(got, [sent.clone()], "{offloads:#x}");
+                assert_eq!(got, std::slice::from_ref(&sent), "{offloads:#x}");
                 continue;
             }
             assert_eq!(got.len(), 4, "{offloads:#x}");
