@@ -25,10 +25,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::device::QueuePair;
-use crate::event::{Alarm, Events, Interest, Poller, Waker};
+use crate::event::{Alarm, Events, Interest, Poller, Waker, give_way};
 use crate::netmap::service::Client;
 use idle::{Idle, Reading};
-pub use patience::{Patience, Polling};
+pub use patience::{Patience, Polling, Vain};
 pub use seat::Seat;
 
 /// A worker with hot pairs looks for events every so many rounds.
@@ -248,7 +248,7 @@ impl Drop for Workers {
 struct Hot {
     seat: usize,
     occupant: Occupant,
-    idle_since: Option<Instant>,
+    vain: Option<Vain>,
 }
 
 impl Worker {
@@ -352,7 +352,7 @@ impl Worker {
             // A client runs on the same processors: it cannot ask for anything
             // while nobody lets it.
             if !worked && hot.iter().any(Hot::is_client) {
-                thread::yield_now();
+                give_way();
             }
         }
     }
@@ -386,13 +386,13 @@ impl Worker {
 fn heat(hot: &mut Vec<Hot>, seat: usize, occupant: &Occupant, event: u64) {
     occupant.note(event);
     match hot.iter_mut().find(|hot| hot.seat == seat) {
-        Some(hot) => hot.idle_since = None,
+        Some(hot) => hot.vain = None,
         None => {
             occupant.begin();
             hot.push(Hot {
                 seat,
                 occupant: occupant.clone(),
-                idle_since: None,
+                vain: None,
             });
         }
     }
@@ -407,21 +407,20 @@ impl Hot {
     /// rests.
     fn turn(&mut self, patience: &mut Patience, worked: &mut bool) -> bool {
         if self.occupant.turn() {
-            if self.idle_since.take().is_some() {
+            if self.vain.take().is_some() {
                 patience.reward();
             }
             *worked = true;
             return true;
         }
-        let now = Instant::now();
-        let since = *self.idle_since.get_or_insert(now);
-        if now.duration_since(since) < patience.now() {
+        let vain = self.vain.get_or_insert_with(Vain::begin);
+        if !patience.ends_with(vain) {
             return true;
         }
         let more = self.occupant.rest();
         if more {
             self.occupant.begin();
-            self.idle_since = None;
+            self.vain = None;
         } else {
             patience.disappoint();
         }

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{MsgFlags, recv};
+use vtnetd::event::give_way;
 use vtnetd::netmap::abi::nmreq::{NETMAP_REQ_SYNC_KLOOP_START, NETMAP_REQ_SYNC_KLOOP_STOP};
 use vtnetd::netmap::ctrl::{ClientMemory, Fault};
 use vtnetd::netmap::port::Direction;
@@ -364,7 +365,7 @@ impl Channel {
     fn outcome_later(&mut self) -> Result<Outcome, Errno> {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            std::thread::yield_now();
+            give_way();
             if let Some(outcome) = self.page.answer() {
                 return Ok(outcome);
             }

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use libc::{c_int, c_short, pollfd, sigset_t, timespec};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use vtnetd::worker::{Patience, Polling};
+use vtnetd::event::give_way;
+use vtnetd::worker::{Patience, Polling, Vain};
 
 use crate::cache::with_channel;
 use crate::real::{POLL, PPOLL};
@@ -143,15 +144,15 @@ fn linger(watched: &[Watched]) -> bool {
         let ready = with_channel(one.fd, |channel| Ok(channel.is_ready(one.wanted())));
         !matches!(ready, Some(Ok(false)))
     };
-    let begun = Instant::now();
+    let mut vain = Vain::begin();
     loop {
-        std::thread::yield_now();
+        give_way();
         if watched.iter().any(ready) {
             with_patience(Patience::reward);
             return true;
         }
         let over = |patience: &mut Patience| {
-            let over = begun.elapsed() >= patience.now();
+            let over = patience.ends_with(&mut vain);
             if over {
                 patience.disappoint();
             }

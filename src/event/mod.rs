@@ -33,6 +33,7 @@ use epoll as sys;
 mod kqueue;
 #[cfg(not(target_os = "linux"))]
 use kqueue as sys;
+mod give_way;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 pub use alarm::{Alarm, PERIOD, rings};
+pub use give_way::give_way;
 pub use nix::sys::signal::Signal;
 
 /// Most events that one [`Poller::wait`] returns; the rest come with the next.

@@ -1,6 +1,6 @@
 //! How long to look for something in vain before sleeping.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a hot pair is looked at in vain before it rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,35 @@ impl Default for Polling {
 
 /// The least that [`Patience`] comes down to: as long as a few looks take.
 const LEAST: Duration = Duration::from_micros(4);
+/// What a look counts at most. Between looks others have the processor, and what
+/// they took of it was not in vain; nor is a machine slow to look but not to wake
+/// somebody up.
+const LOOK: Duration = Duration::from_nanos(250);
+/// How many times its patience somebody looks at most, however few looks that
+/// are: on a busy machine who sleeps is woken sooner than who gives way is back.
+const MOST: u32 = 20;
+
+/// Looks in vain, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Vain {
+    begun: Instant,
+    looks: u32,
+}
+
+impl Vain {
+    /// The first begins.
+    pub fn begin() -> Self {
+        Self {
+            begun: Instant::now(),
+            looks: 0,
+        }
+    }
+
+    /// Time since the first.
+    pub fn time(&self) -> Duration {
+        self.begun.elapsed()
+    }
+}
 
 /// How long somebody looks in vain now. Where work comes while it looks, it
 /// gets more patient, up to the limit; where it has looked in vain, it soon
@@ -41,9 +70,18 @@ impl Patience {
         Self { limit, now }
     }
 
-    /// How long to look.
-    pub fn now(&self) -> Duration {
-        self.now
+    /// Whether one look more in vain brings it to its end.
+    #[inline]
+    pub fn ends_with(&self, vain: &mut Vain) -> bool {
+        vain.looks = vain.looks.saturating_add(1);
+        self.is_over(vain.looks, vain.time())
+    }
+
+    /// After so many looks, in so much time.
+    #[inline]
+    fn is_over(&self, looks: u32, time: Duration) -> bool {
+        let enough = looks * LOOK >= self.now;
+        time >= self.now.saturating_mul(if enough { 1 } else { MOST })
     }
 
     /// Work came before it was at an end.
@@ -103,12 +141,29 @@ mod tests {
     #[test]
     fn patience_that_should_have_lasted_is_back_at_once() {
         let mut patience = Patience::new(Polling::default());
-        let limit = patience.now();
+        let limit = patience.now;
         patience.disappoint();
         patience.regret(2 * limit);
-        assert_eq!(patience.now(), limit / 4);
+        assert_eq!(patience.now, limit / 4);
         patience.regret(limit);
-        assert_eq!(patience.now(), limit);
+        assert_eq!(patience.now, limit);
+    }
+
+    #[test]
+    fn looks_that_take_long_are_not_much_fewer() {
+        let micros = Duration::from_micros;
+        let patience = Patience::new(Polling::default());
+        // Time alone is not all, and neither are looks.
+        assert!(!patience.is_over(199, micros(999)));
+        assert!(!patience.is_over(1000, micros(49)));
+        assert!(patience.is_over(200, micros(50)));
+        // But there is an end.
+        assert!(patience.is_over(1, micros(1000)));
+        // Where there is none, one is enough.
+        let none = Patience::new(Polling::AtMost(Duration::ZERO));
+        assert!(none.ends_with(&mut Vain::begin()));
+        let endless = Patience::new(Polling::Always);
+        assert!(!endless.is_over(u32::MAX, Duration::from_secs(1 << 40)));
     }
 
     #[test]
