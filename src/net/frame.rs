@@ -67,6 +67,12 @@ impl EtherHeader {
         self.end >> 16
     }
 
+    /// It is from the same to the same.
+    #[inline]
+    pub fn is_of_one_flow_with(self, other: Self) -> bool {
+        self.start == other.start && (self.end ^ other.end) >> 16 == 0
+    }
+
     /// The EtherType, or that of a VLAN tag.
     #[inline]
     pub fn ether_type(self) -> u16 {
@@ -222,6 +228,41 @@ impl<'m> Batch<'m> {
         self.parts.try_push(part).ok()
     }
 
+    /// Adds frames that ask for nothing, each in one part, as many as there is
+    /// room for; returns how many, and their bytes.
+    #[inline]
+    pub fn extend_lone(
+        &mut self,
+        lone: impl Iterator<Item = (Readable<'m>, EtherHeader)>,
+    ) -> (u32, u64) {
+        let (mut count, mut bytes) = (0, 0);
+        let room = self.frames.remaining_capacity();
+        let room = room.min(self.parts.remaining_capacity());
+        let Self {
+            frames,
+            parts,
+            longest,
+            ..
+        } = self;
+        frames.extend(lone.take(room).map(|(part, ether)| {
+            #[expect(clippy::cast_possible_truncation, reason = "PARTS fits u16")]
+            let at = parts.len() as u16;
+            #[expect(clippy::cast_possible_truncation, reason = "a view's length fits u32")]
+            let len = part.len() as u32;
+            parts.push(part);
+            count += 1;
+            bytes += u64::from(len);
+            *longest = len.max(*longest);
+            Frame {
+                parts: at..at + 1,
+                len,
+                ether,
+                header: NetHeader::default(),
+            }
+        }));
+        (count, bytes)
+    }
+
     /// Where the next frame's parts begin.
     #[inline]
     pub fn mark(&self) -> usize {
@@ -284,5 +325,40 @@ impl<'m> Batch<'m> {
             header,
         };
         self.frames.try_push(frame).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_come_together_are_like_those_that_come_one_by_one() {
+        let bytes = [7; 100];
+        let all = Readable::from_slice(&bytes);
+        let lengths = [60, 100, 64];
+        let views = lengths.map(|len| all.truncate(len));
+        let mut one_by_one = Batch::new();
+        for part in views {
+            let mark = one_by_one.mark();
+            one_by_one.push_part(mark, part).unwrap();
+            let len = u32::try_from(part.len()).unwrap();
+            let ether = EtherHeader::read(&part, 0).unwrap();
+            assert!(one_by_one.push_frame(mark, len, ether, NetHeader::default()));
+        }
+        let mut together = Batch::new();
+        let lone = views.map(|part| (part, EtherHeader::read(&part, 0).unwrap()));
+        assert_eq!(together.extend_lone(lone.into_iter()), (3, 224));
+        assert_eq!(together.longest(), one_by_one.longest());
+        assert_eq!(together.is_plain(), one_by_one.is_plain());
+        for (one, other) in together.frames().iter().zip(one_by_one.frames()) {
+            assert_eq!((&one.parts, one.len), (&other.parts, other.len));
+            assert_eq!(one.ether, other.ether);
+            let only = together.only_part(one).map(Readable::len);
+            assert_eq!(only, Some(one.len as usize));
+        }
+        // No more than a batch holds.
+        let many = std::iter::repeat_n(lone[0], 100);
+        assert_eq!(together.extend_lone(many).0, 61);
     }
 }

@@ -18,7 +18,7 @@ use super::attachment::Attachment;
 use super::mac_table::{Entry, MacTable};
 use super::name::NameError;
 use crate::net::ethernet::Mac;
-use crate::net::frame::{BATCH, Batch};
+use crate::net::frame::{BATCH, Batch, Frame};
 use port::{Port, Sent};
 pub use port::{PortStatistics, Tap};
 
@@ -94,6 +94,8 @@ impl fmt::Debug for Switch {
 /// Where each frame of a batch goes.
 struct Plan {
     to: ArrayVec<u8, BATCH>,
+    /// Where all go, if it is one place.
+    only: Option<u8>,
     /// The different ports among them.
     ports: ArrayVec<u8, BATCH>,
     sent: Sent,
@@ -235,13 +237,17 @@ impl Switch {
         if let Some(Some(port)) = ports.get(usize::from(from.0)) {
             port.sends(&plan.sent, ring, batch);
         }
-        if let [only] = *plan.ports {
-            if plan.to.iter().all(|&to| to == only) {
-                if let Some(Some(port)) = ports.get(usize::from(only)) {
-                    port.receives(ring, batch, &ALL[..plan.to.len()]);
-                }
-                return;
+        let all = &ALL[..plan.to.len()];
+        let give_all = |id: u8| {
+            if let Some(Some(port)) = ports.get(usize::from(id)) {
+                port.receives(ring, batch, all);
             }
+        };
+        let others = (0..u8::MAX).take(ports.len()).filter(|&id| id != from.0);
+        match plan.only {
+            Some(FLOOD) => return others.for_each(give_all),
+            Some(only) => return give_all(only),
+            None => {}
         }
         let mut picks = ArrayVec::<u16, BATCH>::new();
         let give = |id: u8, picks: &mut ArrayVec<u16, BATCH>| {
@@ -257,7 +263,7 @@ impl Switch {
             }
         };
         if plan.sent.flooded > 0 {
-            for id in (0..u8::MAX).take(ports.len()).filter(|&id| id != from.0) {
+            for id in others {
                 give(id, &mut picks);
             }
         } else {
@@ -272,47 +278,44 @@ impl Switch {
     fn plan(&self, from: PortId, batch: &Batch<'_>) -> Plan {
         let mut plan = Plan {
             to: ArrayVec::new(),
+            only: None,
             ports: ArrayVec::new(),
             sent: Sent::default(),
         };
-        // Frames of one flow come together: what held for the last holds on.
-        let (mut last_source, mut last_target, mut last_to) = (u64::MAX, u64::MAX, NOWHERE);
-        for frame in batch.frames() {
-            let source = frame.ether.source();
-            if source != last_source {
-                last_source = source;
-                // Neither a group nor nobody can be where a frame comes from.
-                if source >> 40 & 1 == 0 && source != 0 {
-                    self.table.learn(source, from.0);
-                }
-                if source == last_target {
-                    // Where it is has just been heard.
-                    last_target = u64::MAX;
-                }
+        let mut last_source = u64::MAX;
+        // Frames of one flow come together.
+        let flows = |one: &Frame, next: &Frame| one.ether.is_of_one_flow_with(next.ether);
+        for flow in batch.frames().chunk_by(flows) {
+            let Some(first) = flow.first() else { continue };
+            let source = first.ether.source();
+            // Neither a group nor nobody can be where a frame comes from.
+            if source != last_source && source >> 40 & 1 == 0 && source != 0 {
+                self.table.learn(source, from.0);
             }
-            let target = frame.ether.destination();
-            let group = frame.ether.is_for_group();
-            if target != last_target {
-                last_target = target;
-                last_to = if group {
-                    FLOOD
-                } else {
-                    self.table.lookup(target).unwrap_or(FLOOD)
-                };
-                if last_to == from.0 {
-                    last_to = NOWHERE;
-                }
-                if last_to < NOWHERE && !plan.ports.contains(&last_to) {
-                    plan.ports.push(last_to);
-                }
+            last_source = source;
+            let group = first.ether.is_for_group();
+            let mut to = if group {
+                FLOOD
+            } else {
+                let target = first.ether.destination();
+                self.table.lookup(target).unwrap_or(FLOOD)
+            };
+            if to == from.0 {
+                to = NOWHERE;
             }
-            plan.sent.frames += 1;
-            plan.sent.bytes += u64::from(frame.len);
-            if last_to == FLOOD {
-                plan.sent.flooded += 1;
-                plan.sent.unknown += u64::from(!group);
+            if to < NOWHERE && !plan.ports.contains(&to) {
+                plan.ports.push(to);
             }
-            plan.to.push(last_to);
+            let frames = flow.len() as u64;
+            plan.sent.frames += frames;
+            plan.sent.bytes += flow.iter().map(|frame| u64::from(frame.len)).sum::<u64>();
+            if to == FLOOD {
+                plan.sent.flooded += frames;
+                plan.sent.unknown += if group { 0 } else { frames };
+            }
+            let same = plan.to.is_empty() || plan.only == Some(to);
+            plan.only = same.then_some(to);
+            plan.to.extend(std::iter::repeat_n(to, flow.len()));
         }
         plan
     }

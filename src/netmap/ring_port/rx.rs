@@ -3,11 +3,11 @@
 use arrayvec::ArrayVec;
 
 use crate::net::frame::{BATCH, Batch, Frame};
-use crate::netmap::abi::{NS_MOREFRAG, NS_PORT_SHIFT, NS_RFRAGS_MAX};
+use crate::netmap::abi::{NS_MOREFRAG, NS_PORT_SHIFT, NS_RFRAGS_MAX, Slot};
 use crate::netmap::attachment::Delivered;
 use crate::netmap::kring::{Counts, Kring, Lease};
 use crate::netmap::mem::RingView;
-use crate::virtio::memory::{Writable, copy};
+use crate::virtio::memory::{Readable, Writable, copy};
 use crate::virtio::net_header::NetHeader;
 
 /// Most slots of one frame.
@@ -120,9 +120,11 @@ fn deliver_lone(kring: &Kring, flags: u16, batch: &Batch<'_>, picks: &[u16]) -> 
     let view = lease.view();
     let slots = lease.slots();
     // As in `tx`: what is written next is not in the caches.
-    for at in slots.iter().cloned().flatten() {
-        if let Some(room) = view.slot(at).and_then(|slot| view.slot_buffer(slot)) {
-            room.prefetch(0);
+    for run in slots.clone() {
+        for slot in run.filter_map(|at| view.slot(at)) {
+            if let Some(room) = view.slot_buffer(slot) {
+                room.prefetch(0);
+            }
         }
     }
     let mut bad_slots = 0u32;
@@ -130,11 +132,14 @@ fn deliver_lone(kring: &Kring, flags: u16, batch: &Batch<'_>, picks: &[u16]) -> 
         .iter()
         .filter_map(|pick| batch.frames().get(usize::from(*pick)));
     for run in slots {
-        for at in run {
-            let Some(frame) = frames.next() else { break };
-            if write_one(&view, at, 0, flags, batch, frame).is_some() {
+        for (at, frame) in run.zip(frames.by_ref()) {
+            let written = match batch.only_part(frame) {
+                Some(part) => write_lone(&view, at, flags, part),
+                None => write_one(&view, at, 0, flags, batch, frame),
+            };
+            if let Some(bytes) = written {
                 delivered.frames += 1;
-                delivered.bytes += u64::from(frame.len);
+                delivered.bytes += bytes as u64;
             } else {
                 bad_slots += 1;
                 view.set_len_and_flags(at, 0, 0);
@@ -167,7 +172,8 @@ fn write(
     let good = match slots {
         1 => lease
             .slot(0)
-            .and_then(|at| write_one(&lease.view(), at, header_len, extra, batch, frame)),
+            .and_then(|at| write_one(&lease.view(), at, header_len, extra, batch, frame))
+            .map(drop),
         _ => write_many(lease, slots, header_len, extra, batch, frame),
     };
     if good.is_none() {
@@ -180,8 +186,16 @@ fn write(
     good.is_some()
 }
 
-/// One frame into one slot, as most are. A slot that says it already is
-/// not written, so that its line stays with the reader, too.
+/// A frame of one part into one slot, as most are. Returns its length.
+#[inline]
+fn write_lone(view: &RingView<'_>, at: u32, extra: u16, part: &Readable<'_>) -> Option<usize> {
+    let slot = view.slot(at)?;
+    let len = view.slot_buffer(slot)?.write_from(part);
+    say(view, at, slot, len, extra);
+    Some(len)
+}
+
+/// Any frame into one slot. Returns how much of the slot it takes.
 #[inline]
 fn write_one(
     view: &RingView<'_>,
@@ -190,19 +204,23 @@ fn write_one(
     extra: u16,
     batch: &Batch<'_>,
     frame: &Frame,
-) -> Option<()> {
+) -> Option<usize> {
     let slot = view.slot(at)?;
     let room = view.slot_buffer(slot)?;
-    let len = match batch.parts(frame) {
-        [part] if header_len == 0 => room.write_from(part),
-        _ => fill(std::slice::from_ref(&room), header_len, batch, frame),
-    };
+    let len = fill(std::slice::from_ref(&room), header_len, batch, frame);
+    say(view, at, slot, len, extra);
+    Some(len)
+}
+
+/// Says in `slot` that it is all of a frame. One that says it already is not
+/// written, so that its line stays with the reader, too.
+#[inline]
+fn say(view: &RingView<'_>, at: u32, slot: Slot, len: usize, extra: u16) {
     #[expect(clippy::cast_possible_truncation, reason = "buf_size fits u16")]
     let said = (len as u16, 1 << NS_PORT_SHIFT | extra);
     if said != (slot.len, slot.flags) {
         view.set_len_and_flags(at, said.0, said.1);
     }
-    Some(())
 }
 
 fn write_many(
@@ -236,7 +254,10 @@ fn write_many(
 fn fill(rooms: &[Writable<'_>], header_len: usize, batch: &Batch<'_>, frame: &Frame) -> usize {
     let parts = batch.parts(frame);
     if header_len == 0 {
-        return copy(parts, rooms);
+        return match (rooms, parts) {
+            ([room], [part]) => room.write_from(part),
+            _ => copy(parts, rooms),
+        };
     }
     let Some((first, rest)) = rooms.split_first() else {
         return 0;

@@ -9,6 +9,7 @@ use crate::net::offload;
 use crate::netmap::abi::{NS_BUF_CHANGED, NS_FORWARD, NS_INDIRECT, NS_MOREFRAG, Slot};
 use crate::netmap::kring::{Counts, Kring};
 use crate::netmap::mem::RingView;
+use crate::virtio::memory::Readable;
 use crate::virtio::net_header::{LEN, NetHeader};
 use crate::virtio::spec::net;
 
@@ -33,6 +34,12 @@ pub(super) fn send(
         fetch(&view, at..slots.end);
         let mut batch = Batch::new();
         while at != slots.end && !batch.is_full() {
+            if header_len == 0 {
+                at = collect_lone(&view, at..slots.end, &mut batch, &mut counts);
+                if at == slots.end || batch.is_full() {
+                    break;
+                }
+            }
             at = collect(&view, at, slots.end, header_len, &mut batch, &mut counts);
         }
         if !batch.frames().is_empty() {
@@ -42,18 +49,39 @@ pub(super) fn send(
     kring.count(&counts);
 }
 
+/// Adds the frames in the first of `slots` that are as most are, [`lone`], up to
+/// the first that is another. Returns its slot.
+#[inline]
+fn collect_lone<'m>(
+    view: &RingView<'m>,
+    slots: Range<u32>,
+    batch: &mut Batch<'m>,
+    counts: &mut Counts,
+) -> u32 {
+    let start = slots.start;
+    let [run, _] = view.runs(slots);
+    let found = run.map_while(|at| lone(view, view.slot(at)?));
+    let (frames, bytes) = batch.extend_lone(found);
+    counts.frames += u64::from(frames);
+    counts.bytes += bytes;
+    // All of them were in the run.
+    let at = start + frames;
+    if at == view.num_slots() { 0 } else { at }
+}
+
 /// Has the processor fetch what the next batch from `slots` begins with: rings
 /// are larger than its caches, and their buffers lie where few of them fit.
 #[inline]
 fn fetch(view: &RingView<'_>, slots: Range<u32>) {
-    let mut left = BATCH;
-    for run in view.runs(slots) {
-        for at in run.take(left) {
-            let slot = view.slot(at).unwrap_or_default();
+    #[expect(clippy::cast_possible_truncation, reason = "it is small")]
+    let mut left = BATCH as u32;
+    for Range { start, end } in view.runs(slots) {
+        let run = start..end.min(start + left);
+        left -= run.end - start;
+        for slot in run.filter_map(|at| view.slot(at)) {
             if let Some(buffer) = view.slot_buffer(slot) {
                 buffer.as_readable().truncate(slot.len.into()).prefetch();
             }
-            left -= 1;
         }
     }
 }
@@ -152,8 +180,9 @@ fn collect<'m>(
     counts: &mut Counts,
 ) -> u32 {
     if header_len == 0 {
-        if let Some(bytes) = view.slot(at).and_then(|slot| lone(view, slot, batch)) {
-            counts.frames += 1;
+        if let Some(found) = view.slot(at).and_then(|slot| lone(view, slot)) {
+            let (frames, bytes) = batch.extend_lone(std::iter::once(found));
+            counts.frames += u64::from(frames);
             counts.bytes += bytes;
             return view.next(at);
         }
@@ -162,10 +191,9 @@ fn collect<'m>(
 }
 
 /// The quick way: a good frame of one slot in which there is nothing to be
-/// seen to, as most are. Returns how long it is; `None`: it is another, and
-/// nothing was added.
+/// seen to, as most are.
 #[inline]
-fn lone<'m>(view: &RingView<'m>, slot: Slot, batch: &mut Batch<'m>) -> Option<u64> {
+fn lone<'m>(view: &RingView<'m>, slot: Slot) -> Option<(Readable<'m>, EtherHeader)> {
     if slot.flags & (NS_MOREFRAG | NS_INDIRECT | NS_BUF_CHANGED) != 0 {
         return None;
     }
@@ -174,11 +202,7 @@ fn lone<'m>(view: &RingView<'m>, slot: Slot, batch: &mut Batch<'m>) -> Option<u6
         return None;
     }
     let part = buffer.as_readable().truncate(slot.len.into());
-    let ether = EtherHeader::read(&part, 0)?;
-    let mark = batch.mark();
-    batch.push_part(mark, part)?;
-    let pushed = batch.push_frame(mark, slot.len.into(), ether, NetHeader::default());
-    pushed.then_some(slot.len.into())
+    Some((part, EtherHeader::read(&part, 0)?))
 }
 
 /// Any frame, as [`collect`].
