@@ -269,7 +269,18 @@ impl Channel {
         if let Some(found) = self.pipes.poll(events) {
             return self.tell().map(|()| found);
         }
-        let found = self.operate(Operation::Poll { events, arm })?;
+        let operation = Operation::Poll { events, arm };
+        let found = match self.ask_and_look(operation)? {
+            Some(found) => {
+                // Else who never waits would never let those run who get what it
+                // sends.
+                if found.result != 0 {
+                    give_way();
+                }
+                found
+            }
+            None => self.outcome_later()?,
+        };
         self.borrow_at_times();
         #[expect(
             clippy::cast_possible_truncation,
@@ -349,16 +360,25 @@ impl Channel {
     /// `ENXIO`: the service is gone.
     #[inline]
     pub(crate) fn operate(&mut self, operation: Operation) -> Result<Outcome, Errno> {
+        match self.ask_and_look(operation)? {
+            Some(outcome) => Ok(outcome),
+            None => self.outcome_later(),
+        }
+    }
+
+    /// Has the service do something; what came of it, if that is there at once.
+    #[inline]
+    fn ask_and_look(&mut self, operation: Operation) -> Result<Option<Outcome>, Errno> {
         if self.page.ask(operation) {
             ring(self.bell.fd()?);
         }
         for _ in 0..LOOKS {
             if let Some(outcome) = self.page.answer() {
-                return Ok(outcome);
+                return Ok(Some(outcome));
             }
             std::hint::spin_loop();
         }
-        self.outcome_later()
+        Ok(None)
     }
 
     #[cold]

@@ -27,6 +27,7 @@ use super::ring_port::RingPort;
 use super::rings::{BindError, Rings, Shape};
 use super::sync::{Hardware, Pointers};
 use super::vale::{PortId, Switch};
+use crate::net::frame::Batch;
 
 /// Where a VALE port is attached.
 #[derive(Debug)]
@@ -371,6 +372,21 @@ impl Adapter {
 }
 
 impl Adapter {
+    /// Begins to sync a bound transmit ring of a switch's port, as
+    /// [`Kring::begin_txsync`].
+    #[inline]
+    pub fn begin_txsync(&self, bound: &Bound) -> bool {
+        self.vale().is_some() && bound.kring.begin_txsync()
+    }
+
+    /// Goes on with a sync that was begun.
+    #[inline]
+    pub fn go_on_with_txsync(&self, bound: &Bound) {
+        if let Some(port) = self.vale() {
+            port.go_on_with_txsync(bound);
+        }
+    }
+
     /// Somebody is going to sleep until the ring has frames, or room.
     #[inline]
     pub fn wait_for(&self, direction: Direction, bound: &Bound) {
@@ -454,6 +470,20 @@ impl ValePort {
                 place.switch.forward(place.id, bound.index, batch);
             }),
             None => bound.kring.txsync(|_, _| {}),
+        }
+    }
+
+    /// Likewise, in a sync that was begun before.
+    #[inline]
+    fn go_on_with_txsync(&self, bound: &Bound) {
+        match &*self.place.load() {
+            Some(place) => {
+                let forward = &mut |batch: &Batch<'_>| {
+                    place.switch.forward(place.id, bound.index, batch);
+                };
+                self.ring_port.go_on_with_txsync(&bound.kring, forward);
+            }
+            None => bound.kring.go_on_with_txsync(|_, _| {}),
         }
     }
 }

@@ -193,6 +193,15 @@ impl Control {
             _ => PollFlags::POLLERR,
         }
     }
+
+    /// As [`Registration::begin_poll`].
+    pub(super) fn begin_poll(&self, events: PollFlags) -> Option<PollFlags> {
+        let registration = self.registration()?;
+        if self.shared_block.load(Ordering::Acquire) {
+            return None;
+        }
+        registration.begin_poll(events)
+    }
 }
 
 /// Reads a structure from a client's memory.

@@ -296,17 +296,20 @@ impl Kring {
     /// Syncs a transmit ring: `send` is given the slots from the first up to
     /// but without the second, and sends them all.
     pub fn txsync(&self, send: impl FnOnce(u32, u32)) -> Synced {
+        self.txsync_with(|head, hardware| self.send_until(head, hardware, send))
+    }
+
+    /// Has all slots up to `head` sent; how far the port is then.
+    fn send_until(&self, head: u32, before: Hardware, send: impl FnOnce(u32, u32)) -> Hardware {
+        if before.hwcur != head {
+            send(before.hwcur, head);
+        }
         let last = self.view().num_slots().saturating_sub(1);
-        self.txsync_with(|head, hardware| {
-            if hardware.hwcur != head {
-                send(hardware.hwcur, head);
-            }
-            // All is sent; one slot stays empty.
-            Hardware {
-                hwcur: head,
-                hwtail: head.checked_sub(1).unwrap_or(last),
-            }
-        })
+        // All is sent; one slot stays empty.
+        Hardware {
+            hwcur: head,
+            hwtail: head.checked_sub(1).unwrap_or(last),
+        }
     }
 
     /// Syncs a transmit ring whose port does with the slots from `hwcur` up to
@@ -334,6 +337,30 @@ impl Kring {
         }
         sync::finalize(user, after, &view, given.is_some());
         Synced::new(began_anew, user)
+    }
+
+    /// Begins a sync of a transmit ring whose application need not wait for its
+    /// end: there is room beyond `cur`. The room that the sync makes is the
+    /// application's from the next sync on, begun or whole. `false`: nothing was
+    /// begun, and the whole sync is to be done.
+    pub fn begin_txsync(&self) -> bool {
+        let Application { user, given } = &mut *lock(&self.user);
+        // Monitors see slots change hands, which they do once in a sync.
+        if given.is_some() || self.watch.is_watched() {
+            return false;
+        }
+        let view = self.view();
+        sync::finalize(user, self.hardware(), &view, false);
+        let checked = sync::txsync_prologue(user, &view, None);
+        checked.is_ok() && user.rcur != user.rtail
+    }
+
+    /// Goes on with a sync that was begun: `send` as for
+    /// [`txsync`](Self::txsync). Nothing happens where another sync has done so.
+    pub fn go_on_with_txsync(&self, send: impl FnOnce(u32, u32)) {
+        let head = lock(&self.user).user.rhead;
+        let after = self.send_until(head, self.hardware(), send);
+        self.set_hardware(after);
     }
 
     /// Syncs a receive ring: what the application has given back is free, and

@@ -35,6 +35,64 @@ fn read(kring: &Kring) -> Vec<u16> {
     lens
 }
 
+/// Gives slots up to `to` to a transmit ring.
+fn hand_over(kring: &Kring, to: u32) {
+    kring.view().set_cur(to);
+    kring.view().set_head(to);
+}
+
+/// The slots that a sync which was begun sends when it goes on.
+fn go_on(kring: &Kring) -> Option<(u32, u32)> {
+    let mut sent = None;
+    kring.go_on_with_txsync(|from, to| sent = Some((from, to)));
+    sent
+}
+
+#[test]
+fn a_sync_that_was_begun_sends_what_was_there_and_makes_room_for_the_next() {
+    let kring = kring(false, 8);
+    let view = kring.view();
+    hand_over(&kring, 3);
+    assert!(kring.begin_txsync());
+    // The application goes on meanwhile.
+    hand_over(&kring, 5);
+    assert_eq!(go_on(&kring), Some((0, 3)));
+    assert_eq!(go_on(&kring), None, "once");
+    assert_eq!(view.tail(), 7, "the application was not told");
+    assert!(kring.begin_txsync());
+    assert_eq!(view.tail(), 2);
+    assert_eq!(go_on(&kring), Some((3, 5)));
+    // Who has used all room waits for the end of the sync.
+    hand_over(&kring, 4);
+    assert!(!kring.begin_txsync());
+    let mut sent = None;
+    let synced = kring.txsync(|from, to| sent = Some((from, to)));
+    assert_eq!((sent, synced.ready), (Some((5, 4)), true));
+    assert_eq!(view.tail(), 3);
+}
+
+#[test]
+fn a_whole_sync_sends_what_one_that_was_begun_has_not() {
+    let kring = kring(false, 8);
+    hand_over(&kring, 3);
+    assert!(kring.begin_txsync());
+    let mut sent = None;
+    kring.txsync(|from, to| sent = Some((from, to)));
+    assert_eq!(sent, Some((0, 3)));
+    assert_eq!(kring.view().tail(), 2);
+    assert_eq!(go_on(&kring), None);
+}
+
+#[test]
+fn no_sync_begins_on_a_ring_that_is_wrong_or_whose_pointers_are_elsewhere() {
+    let kring = kring(false, 8);
+    hand_over(&kring, 9);
+    assert!(!kring.begin_txsync());
+    assert!(kring.txsync(|_, _| panic!("nothing to send")).began_anew);
+    kring.give(Some(Pointers { head: 1, cur: 1 }));
+    assert!(!kring.begin_txsync());
+}
+
 #[test]
 fn commits_are_published_in_the_order_of_the_reservations() {
     let kring = kring(true, 16);

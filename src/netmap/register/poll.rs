@@ -20,6 +20,29 @@ impl Registration {
         poll(self, self.flags, events, sleep)
     }
 
+    /// Answers a poll for room before what is there is sent, where there is more
+    /// room than the application has used: it fills that meanwhile.
+    /// [`go_on`](Self::go_on) sends; the room that makes is the application's
+    /// from its next sync on, as it is with a device that takes its time. `None`:
+    /// nothing was begun, and [`poll`](Self::poll) is to answer.
+    pub(in crate::netmap) fn begin_poll(&self, events: PollFlags) -> Option<PollFlags> {
+        let wanted = events & (IN | OUT);
+        // Of several rings one may have no room, which is to be waited for.
+        let [bound] = self.bound(Direction::Tx) else {
+            return None;
+        };
+        let begun =
+            OUT.contains(wanted) && !wanted.is_empty() && self.adapter().begin_txsync(bound);
+        begun.then_some(wanted)
+    }
+
+    /// Sends what a poll that was begun has found.
+    pub(in crate::netmap) fn go_on(&self) {
+        for bound in self.bound(Direction::Tx) {
+            self.adapter().go_on_with_txsync(bound);
+        }
+    }
+
     /// [`Port::fd`](crate::netmap::port::Port::fd) becomes readable when what
     /// `events` ask for may come from here on. Nothing is synced.
     pub(in crate::netmap) fn await_news(&self, events: PollFlags) {

@@ -154,6 +154,11 @@ impl RingPort {
     pub fn txsync(&self, kring: &Kring, forward: &mut dyn FnMut(&Batch<'_>)) -> Synced {
         kring.txsync(|from, to| tx::send(kring, from..to, self.header_bytes(), forward))
     }
+
+    /// Likewise, in a sync that was begun before.
+    pub fn go_on_with_txsync(&self, kring: &Kring, forward: &mut dyn FnMut(&Batch<'_>)) {
+        kring.go_on_with_txsync(|from, to| tx::send(kring, from..to, self.header_bytes(), forward));
+    }
 }
 
 /// Syncs a transmit ring of frames without headers, in batches of which

@@ -16,6 +16,7 @@ use super::strays::{Foreign, Strays};
 use super::wire::page::{Operation, Outcome, Service as Page};
 #[cfg(not(loom))]
 use super::wire::socket::{quiet_from_anyone, ring};
+use crate::event::give_way;
 use crate::netmap::ctrl::Control;
 use crate::netmap::register::Registration;
 #[cfg(loom)]
@@ -121,6 +122,14 @@ fn flags(events: u16) -> PollFlags {
     PollFlags::from_bits_retain(i16::from_ne_bytes(events.to_ne_bytes()))
 }
 
+/// What a poll is answered.
+fn found_by_poll(found: PollFlags) -> Outcome {
+    Outcome {
+        result: u16::from_ne_bytes(found.bits().to_ne_bytes()).into(),
+        extra: 0,
+    }
+}
+
 /// One open descriptor, as a worker sees it.
 pub struct Client {
     control: Control,
@@ -198,6 +207,27 @@ impl Client {
         any
     }
 
+    /// Answers a poll before what it has found is sent, where its thread need not
+    /// wait for that; then [`go_on`](Self::go_on) is to be called.
+    fn begin(&self, operation: Operation, channel: &Channel) -> Option<Outcome> {
+        let Operation::Poll { events, .. } = operation else {
+            return None;
+        };
+        let found = self.control.begin_poll(flags(events))?;
+        channel.waiting.store(false, Ordering::Relaxed);
+        Some(found_by_poll(found))
+    }
+
+    /// Sends what a poll that was begun has found.
+    fn go_on(&self) {
+        if let Some(registration) = self.control.registration() {
+            registration.go_on();
+        }
+        // Nobody waits for that, so that nobody else may have let those run who
+        // get the frames.
+        give_way();
+    }
+
     /// `None`: not yet. Another thread that has the client's rings is in the
     /// middle of a sync.
     fn perform(&self, operation: Operation, channel: &Channel) -> Option<Outcome> {
@@ -218,10 +248,7 @@ impl Client {
                 let found = self.control.poll(events, arm);
                 let waits = arm && found.is_empty() && events.intersects(AWAITED);
                 channel.waiting.store(waits, Ordering::Relaxed);
-                Outcome {
-                    result: u16::from_ne_bytes(found.bits().to_ne_bytes()).into(),
-                    extra: 0,
-                }
+                found_by_poll(found)
             }
             Operation::Ring {
                 direction,
@@ -332,7 +359,9 @@ impl Work for Client {
                 continue;
             };
             self.next.store(at + 1, Ordering::Relaxed);
+            let begun = operation.and_then(|operation| self.begin(operation, channel));
             let outcome = match operation {
+                _ if begun.is_some() => begun,
                 Some(operation) => self.perform(operation, channel),
                 None => Some(Outcome {
                     result: super::number(Errno::EOPNOTSUPP),
@@ -345,6 +374,9 @@ impl Work for Client {
             };
             channel.last.store(number, Ordering::Relaxed);
             channel.ring_if(channel.page.answer(number, outcome));
+            if begun.is_some() {
+                self.go_on();
+            }
             return true;
         }
         busy

@@ -7,6 +7,7 @@ mod loops;
 mod program;
 
 use std::io::Write;
+use std::mem::offset_of;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
@@ -18,10 +19,11 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::wire::Request;
 use super::wire::page::Operation;
+use crate::netmap::abi::Ring;
 use crate::netmap::abi::nmreq::*;
 use crate::netmap::port::Direction;
 use bed::Bed;
-use program::{Channel, LONG, frame};
+use program::{Channel, LONG, Program, frame};
 
 /// A descriptor whose close(2) takes as long as what comes with it is there: a
 /// socket with data that nobody takes and time to linger. A file of FUSE may be
@@ -70,6 +72,36 @@ fn two_programs_meet_on_a_switch() {
         assert_eq!(b.receive(), frames);
     }
     assert_eq!(b.receive(), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn a_poll_for_room_does_not_wait_for_the_frames_before_it() {
+    let bed = Bed::new();
+    let (mut a, mut b) = (bed.open(), bed.open());
+    a.bind("vale0:a").unwrap();
+    b.bind("vale0:b").unwrap();
+    let tail = |a: &Program| a.ring(Direction::Tx).get(offset_of!(Ring, tail));
+    let first = tail(&a);
+    let (mut sent, mut got) = (Vec::new(), Vec::new());
+    for nth in 0..100 {
+        let frames: Vec<_> = (0..300).map(|at| frame(300 * nth + at)).collect();
+        assert_eq!(a.ring(Direction::Tx).fill(&frames), 300);
+        sent.extend(frames);
+        let before = tail(&a);
+        let found = a.channel.poll(PollFlags::POLLOUT);
+        assert_eq!(found, PollFlags::POLLOUT);
+        // Of the room that this makes the next tells, and nobody else.
+        assert_eq!(tail(&a) == before, nth == 0);
+        until("all are there", || {
+            got.extend(b.receive());
+            got.len() == sent.len()
+        });
+    }
+    assert!(got == sent);
+    // Who waits for what he has sent sees that it is.
+    a.sync(Direction::Tx);
+    let slots = a.ring(Direction::Tx).get(offset_of!(Ring, num_slots));
+    assert_eq!(tail(&a), (first + 100 * 300) % slots);
 }
 
 #[test]

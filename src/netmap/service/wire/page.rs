@@ -36,6 +36,11 @@
 //! itself ([`Operation::Borrow`]) leaves the note by [`Operation::Await`], and
 //! looks at the rings once more.
 //!
+//! **Sending.** [`Operation::Poll`] for room alone, where there is some, is
+//! answered before what was handed over is sent. The service does that before it
+//! looks at the page again, so that the next request waits for it, and the
+//! client fills slots meanwhile.
+//!
 //! What is read here is the other side's claim: the service believes nothing
 //! but the two numbers that it checks, and clients may scribble over all of it.
 
