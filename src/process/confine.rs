@@ -32,14 +32,18 @@ pub fn confine_and_start_threads(
     user: Option<&User>,
     opener: &Opener,
 ) -> Result<Threads, Failure> {
-    let pairs = config
+    let pairs: usize = config
         .devices
         .iter()
         .map(|device| usize::from(device.queues))
         .sum();
     let (use_of, most) = match config.service {
-        // Any number of clients may come.
-        Some(_) => (Use::Service, usize::MAX),
+        // Any number of clients may come, each with a thread of its own that is
+        // as busy as its worker.
+        Some(_) => (
+            Use::Service,
+            pairs.max(Workers::default_count(usize::MAX) / 2),
+        ),
         None => (Use::Devices, pairs),
     };
     // The system says in files how many processors there are.
