@@ -5,7 +5,7 @@
 //! network, or between guests over a VALE switch of the netmap core that it
 //! has built in.
 //!
-//! The rooms of the house; those above use those below:
+//! The rooms of the house:
 //!
 //! | module | job |
 //! | --- | --- |
@@ -16,7 +16,7 @@
 //! | [`driver`] | the other side: a software front end and driver, for `vtgen` |
 //! | [`device`] | the virtio-net device: config, features, rx, tx, control queue |
 //! | [`worker`] | the threads that run queue pairs and netmap clients' syncs |
-//! | [`backend`] | what a device is connected to: none, tap, vale, netgraph |
+//! | [`backend`] | what a device is connected to: none, tap, vmnet, vale, netgraph, netmap |
 //! | [`netmap`] | the netmap core in user space and its VALE switches |
 //! | [`net`] | views of packets, checksums, segmentation |
 //! | [`virtio`] | guest memory, queues, the net header |

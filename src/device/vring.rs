@@ -1,6 +1,6 @@
 //! One virtqueue of a device, with what the front end said of it.
 //!
-//! The ring has a *gate* (invariant 3). Its owner works on it in *turns*, with
+//! The ring has a *gate*: stopped means drained. Its owner works on it in *turns*, with
 //! the lock held. Switch workers that deliver into a receive ring take a
 //! *lease*: they reserve chains under the lock, copy without it, and commit
 //! under it; commits publish in the order of reservation. Whatever changes the

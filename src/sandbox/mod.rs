@@ -1,4 +1,5 @@
-//! What the process cannot do any more once it serves (invariant 4).
+//! What the process cannot do any more once it serves: nothing is opened or
+//! named from then on, except by asking the opener.
 //!
 //! A process that talks to hostile guests and front ends is to gain nothing by
 //! being taken over. So it is two processes: the [`opener`], which is small,

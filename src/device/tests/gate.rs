@@ -1,4 +1,4 @@
-//! The gate of a ring (invariant 3): stopped means drained, and commits are
+//! The gate of a ring: stopped means drained, and commits are
 //! seen in the order of reservation.
 
 use std::sync::mpsc;

@@ -131,8 +131,7 @@ fn a_legacy_guest_has_a_header_of_ten_bytes() {
     assert_eq!((header, rest), (&[0_u8; 10][..], &frame(1, 2, 98)[..]));
 }
 
-/// Invariant 5 and "a frame's way": from the sender's chain into the
-/// receiver's, once.
+/// From the sender's chain into the receiver's.
 #[test]
 fn a_frame_from_guest_to_guest_is_copied_once() {
     let [mut a, mut b] = two([MODERN; 2]);
@@ -206,7 +205,7 @@ fn a_driver_that_negotiated_the_mtu_gets_no_longer_frame() {
     assert_eq!(b.pair.rx_stats.too_long.get(), 2);
 }
 
-/// Invariant 1: what a guest receives is built from checked fields.
+/// What a guest receives is built from checked fields.
 #[test]
 fn a_header_is_never_passed_on_as_it_came() {
     let [mut a, mut b] = two([MODERN; 2]);

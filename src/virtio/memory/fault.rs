@@ -1,5 +1,5 @@
 //! Memory that vanishes: a front end may truncate what it shared, and the next
-//! access raises SIGBUS (invariant 2).
+//! access raises SIGBUS, which must stop that device and no other.
 //!
 //! The handler finds the mapping by the fault's address, maps zero pages over
 //! it and marks it broken. The copy that was under way then ends, and whoever

@@ -4,7 +4,7 @@
 //! addresses: the *guest address* that descriptors use, and the *front-end
 //! address* (vhost-user calls it the user address) that ring addresses use.
 //! [`GuestMemory`] is an immutable snapshot of the table; a batch holds one
-//! snapshot, and a change makes a new one (invariant 3).
+//! snapshot, and a change makes a new one, so nothing is unmapped under a batch.
 //!
 //! No Rust reference ever points into a mapping. What a lookup has proved is
 //! held by a [`Readable`] or a [`Writable`], which only copy.
