@@ -1,8 +1,9 @@
 //! Who asks for something, what it may do, and how much it may have.
 //!
 //! The isolation unit is a memory region, for who has one can write all of it:
-//! each has an owner, and only who may share it with that owner binds anything in it. Ports, monitors
-//! and persistent ports on a switch take a right on that switch.
+//! each has an owner, and only who may share it with that owner binds anything
+//! in it. Ports, monitors and persistent ports on a switch take a right on that
+//! switch.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

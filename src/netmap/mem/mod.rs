@@ -8,9 +8,9 @@
 //! A client maps the object, adds `nr_offset` and has its `netmap_if`, from
 //! there its rings, from these its buffers; all offsets are as the kernel
 //! computes them. Every client has a region of its own unless configured
-//! otherwise, for who shares one can write to the others' buffers; region 1 is the global one. Nothing in a region is
-//! touched before it is allocated, so an idle region costs no memory, and
-//! which objects are free is not kept in it.
+//! otherwise, for who shares one can write to the others' buffers; region 1 is
+//! the global one. Nothing in a region is touched before it is allocated, so an
+//! idle region costs no memory, and which objects are free is not kept in it.
 
 mod entries;
 mod external;
