@@ -23,7 +23,8 @@ fn main() -> ExitCode {
             return Exit::Usage.into();
         }
     };
-    log::start(config.verbose.saturating_sub(1), false);
+    // The second step is for the messages, which are the log's last.
+    log::start(if config.verbose > 1 { 2 } else { 0 }, false);
     match vtgen::run(&config, &mut say, &mut |line| eprintln!("{line}")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

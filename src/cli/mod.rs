@@ -98,7 +98,7 @@ fn options() -> Options {
             "serve as this user; what needs root is done by the opener",
             "USER",
         )
-        .optflagmulti("v", "", "log more; twice: even more")
+        .optflagmulti("v", "", "log what front ends set up; twice: each message")
         .optopt(
             "",
             "socket-path",

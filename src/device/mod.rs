@@ -16,6 +16,7 @@ pub mod notifier;
 mod pair;
 mod queue_port;
 mod queues;
+mod report;
 mod rx;
 mod seats;
 pub mod stats;
@@ -23,7 +24,6 @@ mod steering;
 mod tx;
 pub mod vring;
 
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use crate::backend::MAX_PAIRS;
@@ -209,10 +209,12 @@ impl Device {
         self.session().memory = Arc::clone(&memory);
         let mut result = Ok(());
         for (index, (vring, seat, _)) in self.queues().enumerate() {
+            let before = vring.is_active();
             if let Err(fault) = vring.set_memory(Arc::clone(&memory)) {
                 result = Err(DeviceError::Vring(index, fault));
             }
             seat.changed();
+            self.tell_of(index, before, vring);
         }
         result
     }
@@ -233,6 +235,7 @@ impl Device {
         if mtu < features::MIN_MTU {
             return Err(DeviceError::MtuRange(mtu));
         }
+        tracing::debug!("{}: the front end's MTU: {mtu}", self.options.name);
         self.session().mtu = Some(mtu);
         let changed = self.shared.config().mtu.replace(mtu) != Some(mtu);
         self.shared.limit_frames();
@@ -403,18 +406,6 @@ impl Device {
     /// Guest memory has vanished: the connection should be closed.
     pub fn is_broken(&self) -> bool {
         self.session().memory.is_broken()
-    }
-
-    /// A line for each queue, with its counters.
-    pub fn statistics(&self) -> String {
-        let mut text = String::new();
-        for pair in &self.pairs {
-            let (name, index) = (&self.options.name, pair.index);
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "{name} rx{index}: {}", pair.rx_stats);
-            let _ = writeln!(text, "{name} tx{index}: {}", pair.tx_stats);
-        }
-        text
     }
 
     /// The queue pairs, for their counters.

@@ -69,6 +69,7 @@ impl Device {
     /// ring cannot be set up.
     pub fn set_vring_kick(&self, index: usize, fd: Option<OwnedFd>) -> Result<(), DeviceError> {
         let (vring, seat, event) = self.queue(index)?;
+        let before = vring.is_active();
         let kick = match fd {
             Some(fd) => {
                 set_nonblocking(&fd).map_err(|error| DeviceError::Kick(index, error))?;
@@ -87,6 +88,7 @@ impl Device {
             self.count_active_pairs();
         }
         seat.changed();
+        self.tell_of(index, before, vring);
         result.map_err(|fault| DeviceError::Vring(index, fault))
     }
 
@@ -121,6 +123,9 @@ impl Device {
         vring.enable(enable);
         self.count_active_pairs();
         seat.changed();
+        let (name, ring) = (self.name(), self.ring_name(index));
+        let now = if enable { "enabled" } else { "disabled" };
+        tracing::debug!("{name} {ring}: ring {now}");
         Ok(())
     }
 
@@ -133,6 +138,8 @@ impl Device {
         let (vring, seat, _) = self.queue(index)?;
         let (base, kick) = vring.stop();
         unwatch(seat, &kick);
+        let (name, ring) = (self.name(), self.ring_name(index));
+        tracing::debug!("{name} {ring}: ring stopped at {base:#x}");
         Ok(base)
     }
 
@@ -157,9 +164,20 @@ impl Device {
         change: impl FnOnce(&Vring) -> Result<(), VringFault>,
     ) -> Result<(), DeviceError> {
         let (vring, seat, _) = self.queue(index)?;
+        let before = vring.is_active();
         let result = change(vring).map_err(|fault| DeviceError::Vring(index, fault));
         seat.changed();
+        self.tell_of(index, before, vring);
         result
+    }
+
+    /// Logs that the ring runs, if it did not `before`. Why one runs no more is
+    /// logged by whoever stops it.
+    pub(super) fn tell_of(&self, index: usize, before: bool, vring: &Vring) {
+        if !before && vring.is_active() {
+            let (name, ring) = (self.name(), self.ring_name(index));
+            tracing::debug!("{name} {ring}: ring started");
+        }
     }
 
     /// Without the control queue it is the enabled rings that say how many

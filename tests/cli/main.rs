@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
 mod lifecycle;
+mod log;
 mod manual;
 mod privileges;
 mod refused;

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::process::Command;
 
 use vtnetd::cli::{self, Command as Asked};
+use vtnetd::device::stats::{RxStats, TxStats};
 use vtnetd::process::Exit;
 
 use crate::vtnetd::{run, text};
@@ -123,6 +124,19 @@ fn exit_statuses_are_those_of_the_program() {
     ];
     let ours: Vec<u8> = [0].into_iter().chain(ours.map(|exit| exit as u8)).collect();
     assert_eq!(described, ours);
+}
+
+#[test]
+fn every_counter_of_a_queue_is_described() {
+    let described: BTreeSet<&str> = section("DIAGNOSTICS")
+        .filter_map(|line| line.strip_prefix(".It Cm "))
+        .flat_map(|names| names.split([' ', ',']))
+        .collect();
+    let counted = format!("{} {}", RxStats::default(), TxStats::default());
+    for counter in counted.split(' ') {
+        let (name, _) = counter.split_once('=').unwrap();
+        assert!(described.contains(name), "{name}");
+    }
 }
 
 #[test]

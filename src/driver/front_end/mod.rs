@@ -141,6 +141,7 @@ impl FrontEnd {
             u32::try_from(payload.len()).map_err(|_| FrontEndError::DoesNotFit("the payload"))?;
         let mut header = Header::request(request, size);
         header.flags |= flags;
+        tracing::trace!("{request:?}: {size} bytes, {} descriptors", fds.len());
         self.channel
             .send(header, payload, fds)
             .map_err(|source| FrontEndError::Channel { request, source })
@@ -162,6 +163,8 @@ impl FrontEnd {
             }
         };
         if answer.header.request == request as u32 && answer.header.is_reply() {
+            let payload = answer.payload.len();
+            tracing::trace!("{request:?}: answered with {payload} bytes");
             Ok(answer)
         } else {
             Err(nonsense(request, &answer))
@@ -222,7 +225,11 @@ impl FrontEnd {
     /// # Errors
     /// [`FrontEndError::Features`] when one that is required is not offered.
     pub fn negotiate(&mut self, want: Negotiation) -> Result<u64, FrontEndError> {
-        self.offered = self.query_u64(Request::GetFeatures)?;
+        let offered = self.query_u64(Request::GetFeatures);
+        self.offered = offered.map_err(|error| match error.is_gone() {
+            true => FrontEndError::TurnedAway,
+            false => error,
+        })?;
         let features = self.offered & want.features;
         let missing = want.required & !features;
         if missing != 0 {

@@ -1,7 +1,6 @@
 //! What vtgen(8) does, apart from being a process: its command line, and the
 //! loop that sends, receives, reflects or measures.
 
-mod features;
 mod options;
 mod run;
 #[cfg(test)]

@@ -22,7 +22,8 @@ use super::socket::{Channel, Message};
 use crate::device::{Device, DeviceError};
 use crate::sandbox::{Role, limit};
 use crate::socket::is_unix;
-use crate::virtio::memory::{GuestMemory, MAX_REGIONS, MemoryError};
+use crate::virtio::feature_names;
+use crate::virtio::memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
 use crate::virtio::queue::RingAddresses;
 use crate::virtio::spec::feature;
 
@@ -223,6 +224,7 @@ impl Session {
             Request::SetProtocolFeatures => {
                 let features = body.plain(u64_from_bytes)?;
                 offered(features, protocol_features(&device))?;
+                tracing::debug!("{}: protocol features: {features:#x}", device.name());
                 self.protocol_features = Some(features);
             }
             Request::SetOwner => body.empty()?,
@@ -333,6 +335,8 @@ impl Session {
         let own = feature::VHOST_USER_PROTOCOL_FEATURES;
         offered(features, device.features() | own)?;
         device.set_features(features & !own)?;
+        let names = feature_names::describe(features);
+        tracing::debug!("{}: features: {features:#x}: {names}", device.name());
         self.negotiated = features & own != 0;
         device.set_rings_start_enabled(!self.negotiated);
         Ok(())
@@ -341,6 +345,7 @@ impl Session {
     fn set_status(&mut self, status: u64) -> Result<(), Reason> {
         let status = u8::try_from(status).map_err(|_| Reason::Value(status))?;
         self.device.set_status(status)?;
+        tracing::debug!("{}: driver's status: {status:#x}", self.device.name());
         if status == 0 {
             self.started = 0;
         }
@@ -417,15 +422,21 @@ fn memory(device: &Device, request: Request, body: Body<'_>) -> Result<Answer, R
         Request::SetMemTable => {
             let MemoryTable(regions) = body.decode(MemoryTable::from_bytes)?;
             body.descriptors(regions.len())?;
-            GuestMemory::new(regions.into_iter().zip(body.fds))?
+            let table = GuestMemory::new(regions.iter().copied().zip(body.fds))?;
+            for region in &regions {
+                tell_of(device, region);
+            }
+            table
         }
         Request::AddMemReg => {
             let region = body.decode(region_from_bytes)?;
             let (memory, descriptor) = (device.memory(), body.descriptor()?);
-            match memory.with_region_again(region) {
+            let table = match memory.with_region_again(region) {
                 Some(table) => table,
                 None => memory.with_region(region, &descriptor)?,
-            }
+            };
+            tell_of(device, &region);
+            table
         }
         Request::RemMemReg => {
             // Some front ends attach the region's descriptor: it is closed.
@@ -434,6 +445,8 @@ fn memory(device: &Device, request: Request, body: Body<'_>) -> Result<Answer, R
             }
             let region = body.decode(region_from_bytes)?;
             let table = device.memory().without_region(region)?;
+            let (name, guest) = (device.name(), region.guest_addr);
+            tracing::debug!("{name}: memory at {guest:#x}: taken back");
             // The front end takes the memory away in any case, and QEMU adds a
             // region that it changed after it has removed it: a ring that was
             // there rests until then.
@@ -449,6 +462,20 @@ fn memory(device: &Device, request: Request, body: Body<'_>) -> Result<Answer, R
     };
     device.set_memory(Arc::new(table))?;
     Ok(Answer::Done)
+}
+
+fn tell_of(device: &Device, region: &RegionSpec) {
+    let RegionSpec {
+        guest_addr,
+        user_addr,
+        len,
+        offset,
+    } = region;
+    tracing::debug!(
+        "{}: memory at {guest_addr:#x}: {len:#x} bytes, the front end's {user_addr:#x}, from \
+         {offset:#x} of its file",
+        device.name()
+    );
 }
 
 /// What cannot be read is answered by a message without payload.

@@ -120,6 +120,7 @@ impl Session {
         if header.is_reply() {
             return Err(End::Reply(header.request));
         }
+        self.trace(&message);
         let outcome = self.handle(message);
         // Asked now: the request may have been the one to negotiate it.
         let asked = header.needs_reply() && self.uses(protocol_feature::REPLY_ACK);
@@ -143,6 +144,17 @@ impl Session {
         }
         self.handled += 1;
         Ok(())
+    }
+
+    fn trace(&self, message: &Message) {
+        let (name, number) = (self.device.name(), message.header.request);
+        let (bytes, fds) = (message.payload.len(), message.fds.len());
+        match Request::from_number(number) {
+            Some(request) => {
+                tracing::trace!("{name}: {request:?}: {bytes} bytes, {fds} descriptors");
+            }
+            None => tracing::trace!("{name}: request {number}: {bytes} bytes, {fds} descriptors"),
+        }
     }
 
     fn reply(&self, to: Header, payload: &[u8]) -> Result<(), ChannelError> {
