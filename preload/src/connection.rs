@@ -36,7 +36,8 @@ fn service() -> PathBuf {
         // SAFETY: getenv(3) of a C string.
         unsafe { libc::getenv(name.as_ptr()) }
     });
-    if value.is_null() {
+    // SAFETY: a C string has a first byte.
+    if value.is_null() || unsafe { *value } == 0 {
         return PathBuf::from(DEFAULT_SOCKET);
     }
     // SAFETY: a C string of the environment, copied before anybody can change
@@ -102,17 +103,21 @@ pub(crate) fn open(flags: libc::c_int) -> Result<RawFd, Errno> {
             Ok(fd)
         }
         Err(errno) => {
-            say(format_args!("{}: {errno}; {}", path.display(), cure(errno)));
+            say(format_args!(
+                "{}: {errno}; {}",
+                path.display(),
+                cure(errno, &path)
+            ));
             Err(errno)
         }
     }
 }
 
-fn cure(errno: Errno) -> String {
+fn cure(errno: Errno, path: &Path) -> String {
     match errno {
         Errno::EACCES | Errno::EPERM => {
-            let user = geteuid();
-            format!("have vtnetd let user {user} in: -N PATH,mode=,group=,allow={user}:attach")
+            let (path, user) = (path.display(), geteuid());
+            format!("have vtnetd let user {user} in: -N {path},mode=0666,allow={user}:attach")
         }
         Errno::EAGAIN => "the service is busy with others; try again".to_owned(),
         Errno::EMFILE | Errno::ENFILE => "close some files, or raise the limit".to_owned(),
@@ -179,6 +184,13 @@ mod tests {
         }
         // SAFETY: null is allowed.
         assert!(!unsafe { is_device(std::ptr::null()) });
+    }
+
+    #[test]
+    fn the_cure_can_be_pasted() {
+        let cure = cure(Errno::EACCES, Path::new("/run/n.sock"));
+        assert!(cure.contains("-N /run/n.sock,mode=0666,allow="), "{cure}");
+        assert!(cure.ends_with(":attach"), "{cure}");
     }
 
     #[test]

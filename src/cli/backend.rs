@@ -35,6 +35,12 @@ impl BackendSpec {
         items: impl Iterator<Item = &'a str>,
         outer: bool,
     ) -> Result<(Self, Keys<'a>), UsageError> {
+        if name != name.trim() {
+            return Err(format!("'{name}'").blame(
+                "there is a blank before or behind the name",
+                format!("write {}", name.trim()),
+            ));
+        }
         match PREFIXES.iter().find(|prefix| name.starts_with(**prefix)) {
             Some(&"none") if name != "none" => Err(name.blame("unknown back end", "write none")),
             Some(&"netgraph") if name != "netgraph" => {
@@ -132,7 +138,10 @@ pub(super) fn forms() -> String {
 
 /// The cure for a name that is none.
 pub(super) fn known() -> String {
-    format!("write one of: {}", forms())
+    format!(
+        "write one of: {}; tapN is any name that begins with tap",
+        forms()
+    )
 }
 
 /// What an interface may be called so that no kernel takes it for a pattern, a

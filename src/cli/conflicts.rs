@@ -1,5 +1,7 @@
 //! What two devices must not have in common.
 
+use std::path::{Component, Path, PathBuf};
+
 use super::device::{DeviceSpec, SocketSpec};
 use super::error::{Blame, UsageError};
 use super::service::ServiceSpec;
@@ -16,7 +18,7 @@ pub(super) fn check(
     for device in devices {
         match (&device.socket, service) {
             (SocketSpec::Listen(path) | SocketSpec::Connect(path), Some(service))
-                if *path == service.path =>
+                if is_same(path, &service.path) =>
             {
                 return Err(format!("socket={}", path.display())
                     .blame("-N has this socket", "give the service a path of its own"));
@@ -38,7 +40,7 @@ pub(super) fn check(
 fn sockets(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> {
     use SocketSpec::{Connect, Fd, Listen};
     match (&earlier.socket, &later.socket) {
-        (Listen(one) | Connect(one), Listen(other) | Connect(other)) if one == other => {
+        (Listen(one) | Connect(one), Listen(other) | Connect(other)) if is_same(one, other) => {
             Err(format!("socket={}", other.display()).blame(
                 "two devices have this socket",
                 "give each -s a socket= of its own",
@@ -50,6 +52,15 @@ fn sockets(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Two spellings of one path, as far as the text tells: `./a` and `a`.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let parts = |path: &'_ Path| -> PathBuf {
+        let parts = path.components();
+        parts.filter(|part| *part != Component::CurDir).collect()
+    };
+    parts(one) == parts(other)
 }
 
 fn backends(earlier: &DeviceSpec, later: &DeviceSpec) -> Result<(), UsageError> {

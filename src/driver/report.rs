@@ -185,7 +185,8 @@ pub fn summary(kind: Kind, counters: &Counters, times: Times) -> String {
             tally.foreign
         );
     }
-    if kind == Kind::Ping {
+    // Without an answer there is no time.
+    if kind == Kind::Ping && counters.latency.count() > 0 {
         let times: Vec<_> = quantiles(&counters.latency)
             .into_iter()
             .map(|(name, time)| format!("{name} {:.1}", micros(time)))
@@ -331,5 +332,12 @@ mod tests {
             ),
             "0.00 frames/s, 0.00 bit/s"
         );
+    }
+
+    #[test]
+    fn without_an_answer_no_time_is_told() {
+        let silent = Counters::default();
+        assert!(!summary(Kind::Ping, &silent, TIMES).contains("round trip"));
+        assert!(summary(Kind::Ping, &counters(), TIMES).contains("round trip in us: min 1.5"));
     }
 }

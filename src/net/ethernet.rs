@@ -63,14 +63,10 @@ impl fmt::Display for Mac {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MacError {
     /// Another number of octets than six.
-    #[error(
-        "a MAC address has 6 octets separated by ':', not {0}; write it like 58:9c:fc:0a:0b:0c"
-    )]
+    #[error("a MAC address has 6 octets separated by ':', not {0}")]
     Count(usize),
     /// An octet, given here, that is not one.
-    #[error(
-        "'{0}' is not an octet of a MAC address; write one or two hexadecimal digits, like 9c or 5"
-    )]
+    #[error("'{0}' is not an octet of a MAC address, which is one or two hexadecimal digits")]
     Octet(String),
 }
 

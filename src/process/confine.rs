@@ -22,6 +22,20 @@ pub struct Threads {
     pub strays: Option<Strays>,
 }
 
+/// A client that asks for one that is not there is told so, but not whoever has
+/// misspelled its name.
+fn look_for(names: &[String], interfaces: &Devices) {
+    for name in names {
+        match interfaces.look(name) {
+            Ok(Some(_)) => {}
+            Ok(None) => tracing::warn!(
+                "-N: interface={name}: there is no such interface; clients have it once there is"
+            ),
+            Err(error) => tracing::warn!("-N: interface={error}"),
+        }
+    }
+}
+
 /// Becomes `user` and puts the sandbox on; the threads are started inside of
 /// its first half, and none is after them.
 ///
@@ -54,10 +68,13 @@ pub fn confine_and_start_threads(
     }
     let sandbox = config.sandbox.then(Sandbox::confine).transpose()?;
     let workers = Workers::start(count, config.polling).map_err(Failure::os("worker threads"))?;
-    let wanted = config.service.as_ref();
-    let wanted = wanted.is_some_and(|service| !service.interfaces.is_empty());
-    let interfaces = wanted.then(|| Devices::new(opener.interfaces(config)));
+    let names = config.service.as_ref();
+    let names = names.map_or(&[][..], |service| &service.interfaces);
+    let interfaces = (!names.is_empty()).then(|| Devices::new(opener.interfaces(config)));
     let interfaces = interfaces.transpose().map_err(Failure::os("threads"))?;
+    if let Some(interfaces) = &interfaces {
+        look_for(names, interfaces);
+    }
     let strays = config.service.is_some().then(Strays::start);
     let strays = strays.transpose().map_err(Failure::os("threads"))?;
     sandbox.map(|sandbox| sandbox.seal(use_of)).transpose()?;

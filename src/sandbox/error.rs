@@ -35,7 +35,7 @@ pub enum SandboxError {
     #[error("-u {0}: {1}; run as root, or leave -u out")]
     Switch(String, io::Error),
     /// Another user in name, but the way back is open.
-    #[error("-u {0}: root's privileges are still there; name a user that is not root")]
+    #[error("-u {0}: root's privileges would stay; name a user that is not root")]
     StillRoot(String),
 }
 

@@ -3,7 +3,7 @@
 use super::spec::{feature, net};
 
 /// Every feature that can be named.
-const NAMES: [(&str, u64); 31] = [
+const NAMES: [(&str, u64); 34] = [
     ("csum", net::F_CSUM),
     ("guest-csum", net::F_GUEST_CSUM),
     ("ctrl-guest-offloads", net::F_CTRL_GUEST_OFFLOADS),
@@ -13,10 +13,13 @@ const NAMES: [(&str, u64); 31] = [
     ("guest-tso6", net::F_GUEST_TSO6),
     ("guest-ecn", net::F_GUEST_ECN),
     ("guest-ufo", net::F_GUEST_UFO),
+    ("guest-uso4", net::F_GUEST_USO4),
+    ("guest-uso6", net::F_GUEST_USO6),
     ("host-tso4", net::F_HOST_TSO4),
     ("host-tso6", net::F_HOST_TSO6),
     ("host-ecn", net::F_HOST_ECN),
     ("host-ufo", net::F_HOST_UFO),
+    ("host-uso", net::F_HOST_USO),
     ("mergeable", net::F_MRG_RXBUF),
     ("status", net::F_STATUS),
     ("ctrl-vq", net::F_CTRL_VQ),

@@ -343,7 +343,7 @@ fn an_inherited_listener_is_listened_on() {
 #[test]
 fn a_descriptor_that_was_not_inherited_or_is_no_socket() {
     let null = || OwnedFd::from(fs::File::open("/dev/null").unwrap());
-    for (number, what) in [(9, "fd=9: no such descriptor"), (7, "not a Unix")] {
+    for (number, what) in [(9, "fd=9: no such descriptor"), (7, "fd=7: not a Unix")] {
         let option = format!("--fd={number}");
         let args = [option.as_str(), "-s", "virtio-net,none"];
         let output = inheriting(null(), &args).output().unwrap();

@@ -1,7 +1,12 @@
 //! What vtgen refuses, and what it says of itself.
 
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
 
 use crate::program::{run, text};
 
@@ -33,15 +38,36 @@ fn a_back_end_that_is_not_there_ends_with_69() {
     assert!(said.contains("start it first"), "{said}");
 }
 
+/// As that of `vtnetd -N` is.
+#[test]
+fn a_socket_of_another_type_is_no_device() {
+    let path = std::env::temp_dir().join(format!("vtgen-{}-packets.sock", std::process::id()));
+    let kind = SockType::SeqPacket;
+    let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(fd.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+    listen(&fd, Backlog::MAXCONN).unwrap();
+    let output = run(&["--socket-path", path.to_str().unwrap(), "tx"]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let said = text(&output.stderr);
+    assert!(said.contains("name the socket of a device"), "{said}");
+    assert!(!said.contains("start it first"), "{said}");
+}
+
 #[test]
 fn a_descriptor_that_is_no_socket_ends_with_64() {
     let output = run(&["--fd=999", "tx"]);
     assert_eq!(output.status.code(), Some(64));
-    assert!(text(&output.stderr).contains("--fd=999"));
+    let said = text(&output.stderr);
+    assert!(
+        said.starts_with("vtgen: --fd=999: no such descriptor"),
+        "{said}"
+    );
+    assert!(!said.contains("vtnetd"), "{said}");
 }
 
 #[test]
-fn a_back_end_that_hangs_up_ends_with_76() {
+fn a_back_end_that_hangs_up_at_once_has_another_front_end() {
     let path = std::env::temp_dir().join(format!("vtgen-{}-hangup.sock", std::process::id()));
     let listener = UnixListener::bind(&path).unwrap();
     let closer = std::thread::spawn(move || {
@@ -52,8 +78,8 @@ fn a_back_end_that_hangs_up_ends_with_76() {
     let output = run(&["--socket-path", path.to_str().unwrap(), "tx"]);
     closer.join().unwrap();
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(output.status.code(), Some(76), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("closed the connection"));
+    assert_eq!(output.status.code(), Some(69), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("one front end at a time"));
 }
 
 #[test]

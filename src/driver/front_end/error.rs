@@ -12,13 +12,18 @@ use crate::frontend::vhost_user::{ChannelError, Header, Request};
 #[derive(Debug, thiserror::Error)]
 pub enum FrontEndError {
     /// Nobody listens.
-    #[error("{path}: no back end: {source}; start it first, or take --server if it connects to us")]
+    #[error("{path}: no back end: {source}; {cure}", cure = cure(.source))]
     Connect {
         /// The socket.
         path: PathBuf,
         /// What connect(2) said.
         source: io::Error,
     },
+    /// It closed the connection before it had answered anything.
+    #[error(
+        "the back end closed the connection at once; it has one front end at a time: end the other"
+    )]
+    TurnedAway,
     /// The connection is good for nothing any more.
     #[error("back end, at {request:?}: {source}")]
     Channel {
@@ -43,7 +48,7 @@ pub enum FrontEndError {
         len: usize,
     },
     /// The back end acknowledged with an error.
-    #[error("the back end refused {0:?} with {1:#x}")]
+    #[error("the back end refused {0:?} with {1:#x}; its log says why")]
     Refused(Request, u64),
     /// A message needs a protocol feature that was not negotiated.
     #[error("the back end does not offer what {0:?} needs")]
@@ -62,4 +67,28 @@ pub enum FrontEndError {
     /// No descriptors left, or similar.
     #[error("system: {0}")]
     System(#[from] Errno),
+}
+
+impl FrontEndError {
+    /// The other end of the connection is no more.
+    pub fn is_gone(&self) -> bool {
+        use Errno::{ECONNRESET, EPIPE};
+        matches!(
+            self,
+            Self::Channel {
+                source: ChannelError::Closed | ChannelError::Io(ECONNRESET | EPIPE),
+                ..
+            }
+        )
+    }
+}
+
+/// What helps against an error of connect(2).
+fn cure(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        // Of another type, such as a netmap service's.
+        Some(libc::EPROTOTYPE) => "name the socket of a device, which is another than that of -N",
+        Some(libc::EACCES) => "run as a user who may write to it",
+        _ => "start it first, or take --server if it connects to us",
+    }
 }

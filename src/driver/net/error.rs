@@ -20,7 +20,7 @@ pub enum DriverError {
     #[error(transparent)]
     Memory(#[from] DriverMemoryError),
     /// Fewer queue pairs than wanted.
-    #[error("the back end has {offered} queue pairs, not {wanted}; ask for fewer")]
+    #[error("queue pairs of the back end: {offered}, not {wanted}; ask for fewer")]
     Pairs {
         /// How many it says.
         offered: u64,

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use getopts::{Fail, Matches, Options};
 
-use super::features;
 use super::values::{mac, number, scaled, seconds, wrong};
 use crate::cli::UsageError;
 use crate::driver::net::{Layout, MAX_SEGMENTS, NetOptions};
@@ -15,6 +14,7 @@ use crate::driver::notifier::Signalling;
 use crate::driver::report::Kind;
 use crate::driver::traffic::{ETHER_LEN, Form};
 use crate::net::ethernet::Mac;
+use crate::virtio::feature_names;
 use crate::virtio::net_header::LEN;
 use crate::virtio::spec::{MAX_QUEUE_SIZE, feature, net};
 
@@ -81,7 +81,7 @@ pub struct Config {
     pub set_mtu: Option<u16>,
     /// Write this address to the configuration space.
     pub set_mac: Option<Mac>,
-    /// Report every second; more: log more.
+    /// Report every second; more: log each message, too.
     pub verbose: usize,
     /// Print the summary as JSON.
     pub json: bool,
@@ -134,7 +134,7 @@ fn options() -> Options {
     o.optopt("", "set-mtu", "tell the back end this MTU", "BYTES");
     o.optopt("", "set-mac", "write this address to the device", "MAC");
     o.optflag("", "json", "print the summary as JSON");
-    o.optflagmulti("v", "", "report every second; twice: log more");
+    o.optflagmulti("v", "", "report every second; twice: log each message");
     o.optflag("h", "help", "print this and exit");
     o.optflag("", "version", "print the version and exit");
     o
@@ -319,25 +319,28 @@ fn wanted(matches: &Matches) -> Result<(u64, u64), UsageError> {
     let mut required = 0;
     if let Some(list) = matches.opt_str("features") {
         for item in list.split(',') {
-            let blame = || {
-                wrong(
-                    &format!("--features={list}"),
-                    format!("'{item}' is not a feature with + or - before it"),
-                    format!("take from {}", features::names()),
-                )
+            let option = format!("--features={list}");
+            let (required_one, name) = match item.split_at_checked(1) {
+                Some(("+", name)) => (true, name),
+                Some(("-", name)) => (false, name),
+                _ => {
+                    return Err(wrong(
+                        &option,
+                        format!("'{item}' has neither + nor - before it"),
+                        "write +NAME to require a feature, -NAME to decline it",
+                    ));
+                }
             };
-            let (sign, name) = item.split_at_checked(1).ok_or_else(blame)?;
-            let bit = features::bit(name).ok_or_else(blame)?;
-            match sign {
-                "+" => {
-                    taken |= bit;
-                    required |= bit;
-                }
-                "-" => {
-                    taken &= !bit;
-                    required &= !bit;
-                }
-                _ => return Err(blame()),
+            let bit = feature_names::bit(name).ok_or_else(|| {
+                let known = format!("take from {}", feature_names::names());
+                wrong(&option, format!("'{name}' is no feature"), known)
+            })?;
+            if required_one {
+                taken |= bit;
+                required |= bit;
+            } else {
+                taken &= !bit;
+                required &= !bit;
             }
         }
     }

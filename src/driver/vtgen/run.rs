@@ -12,7 +12,6 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
-use super::features;
 use super::options::{Config, Peer};
 use super::work::{Turn, Work};
 use crate::driver::front_end::{FrontEnd, FrontEndError};
@@ -22,6 +21,7 @@ use crate::event::{Signal, Signals};
 use crate::frontend::vhost_user::message::protocol_feature;
 use crate::net::ethernet::Mac;
 use crate::process::{Exit, inherited};
+use crate::virtio::feature_names;
 use crate::virtio::spec::{net, net_status};
 
 /// How long the loop goes on looking before it sleeps.
@@ -49,7 +49,7 @@ pub enum RunError {
     #[error("--fd={0}: {1}; start vtgen with a connected socket there")]
     Inherited(i32, String),
     /// The processor cannot be chosen.
-    #[error("--cpu={0}: {1}; give one that this process may run on")]
+    #[error("--cpu={0}: this process may not run there ({1}); give a processor where it may")]
     Cpu(usize, Errno),
     /// No probe came back.
     #[error("no probe came back; is there a vtgen reflect at the other end?")]
@@ -74,6 +74,7 @@ impl RunError {
                     Exit::Permission
                 }
                 FrontEndError::Connect { .. }
+                | FrontEndError::TurnedAway
                 | FrontEndError::Features { .. }
                 | FrontEndError::NotNegotiated(_) => Exit::Unavailable,
                 FrontEndError::System(_) => Exit::Os,
@@ -158,7 +159,8 @@ fn connect(peer: &Peer, signals: &Signals) -> Result<FrontEnd, RunError> {
         Peer::Listen(path) => accept(path, signals).map(FrontEnd::new),
         Peer::Inherited(number) => {
             let refused = |problem: String| RunError::Inherited(*number, problem);
-            let fd = inherited(*number).map_err(|error| refused(error.to_string()))?;
+            let missing = |_| refused("no such descriptor was inherited".to_owned());
+            let fd = inherited(*number).map_err(missing)?;
             let socket = UnixStream::from(fd);
             // Only a connected socket has a peer.
             let peer = socket.peer_addr();
@@ -227,8 +229,8 @@ fn address(driver: &mut NetDriver, config: &Config) -> Mac {
 
 /// The device's features and configuration in words, or as JSON.
 fn describe(driver: &mut NetDriver, config: NetConfig, json: bool) -> String {
-    let offered = features::describe(driver.front_end().offered());
-    let used = features::describe(driver.features());
+    let offered = feature_names::describe(driver.front_end().offered());
+    let used = feature_names::describe(driver.features());
     let protocol = driver.front_end().protocol();
     let mut fields = vec![
         ("offered", offered, true),
@@ -297,11 +299,17 @@ fn changes(
     config: &Config,
     print: &mut dyn FnMut(&str),
 ) -> Result<(), RunError> {
-    while driver.front_end().next_request()?.is_some() {
+    loop {
+        match driver.front_end().next_request() {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(()),
+            // It ends with the back end, whatever was asked on it last.
+            Err(error) if error.is_gone() => return Err(DriverError::Gone.into()),
+            Err(error) => return Err(error.into()),
+        }
         let now = driver.config()?;
         print(&describe(driver, now, config.json));
     }
-    Ok(())
 }
 
 fn is_told_to_end(signals: &Signals) -> bool {

@@ -159,7 +159,7 @@ fn wrong_command_lines_name_the_option_and_the_cure() {
         (
             "--socket-path=s --features=mergeable tx",
             "--features=mergeable",
-            "event-idx",
+            "+NAME",
         ),
         (
             "--socket-path=s --features=+fast tx",
@@ -169,7 +169,7 @@ fn wrong_command_lines_name_the_option_and_the_cure() {
         (
             "--socket-path=s --features=+csum, tx",
             "--features=+csum,",
-            "event-idx",
+            "+NAME",
         ),
         (
             "--socket-path=s --legacy --features=+version-1 tx",

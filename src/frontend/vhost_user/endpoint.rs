@@ -52,13 +52,16 @@ pub enum EndpointSpec {
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// The inherited descriptor is no Unix stream socket.
-    #[error("descriptor {0} is not a Unix stream socket")]
+    #[error("fd={0}: not a Unix stream socket; have one there when vtnetd starts")]
     NotSocket(i32),
     /// The inherited socket neither listens nor is it connected.
-    #[error("socket {0} is neither listening nor connected")]
+    #[error(
+        "fd={0}: the socket neither listens nor is it connected; have one that does there when \
+         vtnetd starts"
+    )]
     Idle(i32),
     /// The system refuses the inherited descriptor.
-    #[error("descriptor {0}: {1}")]
+    #[error("fd={0}: {1}; have a Unix stream socket there when vtnetd starts")]
     Fd(i32, Errno),
     /// The system has no descriptor left for our own purposes.
     #[error("event descriptor: {0}")]

@@ -260,6 +260,12 @@ impl FrontEnd {
 }
 
 fn report(name: &str, path: &Path, errno: Errno) {
-    let path = path.display();
-    tracing::info!("{name}: {path}: {errno}; trying again until a front end listens there");
+    let path = path.display().to_string();
+    // A device without another name has that of its socket.
+    let place = if name == path {
+        String::new()
+    } else {
+        format!("{path}: ")
+    };
+    tracing::info!("{name}: {place}{errno}; trying again until a front end listens there");
 }

@@ -371,6 +371,8 @@ fn what_cannot_be_opened_leaves_nothing() {
     let refused = core.register(&request(RingMode::All)).err().unwrap();
     assert_eq!(refused.errno(), Errno::EPERM);
     assert!(refused.to_string().contains("mend it"), "{refused}");
+    // The interface is named once.
+    assert_eq!(refused.to_string().matches("if0").count(), 1, "{refused}");
     let attach = Request::new("vale0:if0");
     let refused = core.attach_interface(&attach).unwrap_err();
     assert_eq!(refused.errno(), Errno::EPERM);

@@ -10,7 +10,7 @@ use crate::netmap::adapter::{Adapter, Bound};
 use crate::netmap::kring::Listener;
 use crate::netmap::mem::{InterfaceMemory, InterfaceSpec};
 use crate::netmap::port::Direction;
-use crate::netmap::rings::{HostRings, Shape};
+use crate::netmap::rings::{BindError, HostRings, Shape};
 
 /// Rings and who is woken when they get frames, or room; unbound when dropped.
 #[derive(Debug)]
@@ -108,9 +108,13 @@ impl Bindings {
         for (direction, rings) in rings {
             for ring in rings {
                 let bound = adapter.bind(direction, ring, exclusive);
-                let mut bound = bound.map_err(|error| RegisterError::Bind {
-                    name: name(),
-                    error,
+                let mut bound = bound.map_err(|error| match error {
+                    // It names the interface itself.
+                    BindError::Device(error) => error.into(),
+                    error => RegisterError::Bind {
+                        name: name(),
+                        error,
+                    },
                 })?;
                 bound.kring.add_listener(&bindings.listener);
                 bound.forward_down = forward_down;

@@ -30,7 +30,7 @@ pub enum RegisterError {
     /// There is no such port, and it cannot be made.
     #[error(
         "{0}: there is no such port; name vale0:PORT, a persistent port made before, or an \
-         interface of the host"
+         interface of the host that vtnetd has as interface= in -N"
     )]
     NoPort(String),
     /// There is no such pipe.

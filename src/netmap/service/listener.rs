@@ -207,7 +207,10 @@ impl Service {
         let peer = peer(&socket)?;
         let uid = peer.uid;
         let Some((authority, account)) = self.rules.authority(&peer) else {
-            tracing::warn!("netmap service: user {uid} was turned away; add allow={uid}: to -N");
+            tracing::warn!(
+                "netmap service: user {uid} was turned away; to let it in, add \
+                 allow={uid}:attach to -N"
+            );
             turn_away(socket.as_fd(), Errno::EACCES);
             return Ok(true);
         };

@@ -138,6 +138,9 @@ impl std::str::FromStr for Rule {
     type Err = RuleSyntax;
 
     fn from_str(text: &str) -> Result<Self, RuleSyntax> {
+        if !text.contains(':') {
+            return Err(RuleSyntax::Who);
+        }
         let mut parts = text.split(':');
         let who = match parts.next().unwrap_or_default() {
             "*" => Who::Anyone,
@@ -246,7 +249,8 @@ mod tests {
             ("", RuleSyntax::Who),
             (":attach", RuleSyntax::Who),
             ("%:attach", RuleSyntax::Who),
-            ("a", RuleSyntax::Right),
+            ("a", RuleSyntax::Who),
+            ("attach", RuleSyntax::Who),
             ("a:", RuleSyntax::Right),
             ("a:attach+", RuleSyntax::Right),
             ("a:read", RuleSyntax::Right),

@@ -224,7 +224,12 @@ impl Link {
             Err(Refusal {
                 exit: Exit::Os as u8,
                 errno: errno as i32,
-                message: format!("opener: {errno}; restart vtnetd"),
+                message: match errno {
+                    Errno::EMFILE | Errno::ENFILE => {
+                        format!("opener: {errno}; raise the limit of open files (ulimit -Hn)")
+                    }
+                    _ => format!("opener: {errno}; restart vtnetd"),
+                },
             })
         })
     }
@@ -282,6 +287,7 @@ impl From<SocketError> for Failure {
     fn from(error: SocketError) -> Self {
         match &error {
             SocketError::Path(_, cause) => Self::by_cause(Exit::CannotCreate, &error, cause),
+            SocketError::NoGroup(..) => Self::new(Exit::NoUser, &error),
             _ => Self::new(Exit::CannotCreate, &error),
         }
     }

@@ -23,7 +23,7 @@ const NO_FOLLOW: AtFlags = AtFlags::AT_SYMLINK_NOFOLLOW;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Somebody answers on the socket.
-    #[error("{0}: another process is listening there; stop it or choose another path")]
+    #[error("{0}: somebody is listening there already; stop that process or choose another path")]
     Taken(PathBuf),
     /// The name is of something else.
     #[error("{0}: exists and is not a socket; remove it or choose another path")]
@@ -32,8 +32,19 @@ pub enum SocketError {
     #[error("{0}: group={1}: no such group; make it, or name another")]
     NoGroup(PathBuf, String),
     /// The system refuses the name.
-    #[error("{0}: {1}")]
+    #[error("{0}: {1}; {cure}", cure = cure(.1))]
     Path(PathBuf, io::Error),
+}
+
+/// What helps when the system refuses a name.
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "make the directory first, or choose another path",
+        io::ErrorKind::PermissionDenied => {
+            "choose a directory that this user may write to, or start as another user"
+        }
+        _ => "choose another path",
+    }
 }
 
 /// The name of a listening socket, removed when it is dropped.

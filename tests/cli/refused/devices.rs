@@ -38,6 +38,8 @@ const DEVICES: &[(&str, &str, &str)] = &[
     ("virtio-net,fd=3,none", "fd=3", BACKENDS),
     ("virtio-net,bridge0,fd=3", "bridge0", BACKENDS),
     ("virtio-net,TAP0,fd=3", "TAP0", BACKENDS),
+    ("virtio-net,vnet0,fd=3", "vnet0", "begins with tap"),
+    ("virtio-net, vale0:a,fd=3", "' vale0:a'", "write vale0:a"),
     ("virtio-net,none0,fd=3", "none0", "write none"),
     #[cfg(target_os = "linux")]
     ("virtio-net,tap,fd=3", "tap", "write tap0"),

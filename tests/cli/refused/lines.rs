@@ -40,7 +40,8 @@ const LINES: &[(&[&str], &str, &str)] = &[
     (&["-N", "/s", "-N", "/t"], "-N", ONCE),
     (&["-N", "/s,"], "','", "leave it out"),
     (&["-N", "/s,mode"], "mode", "write one of mode=, group="),
-    (&["-N", "/s,allow=a"], "allow=a", "write attach, monitor"),
+    (&["-N", "/s,allow=attach"], "allow=attach", "write a user"),
+    (&["-N", "/s,allow=a:"], "allow=a:", "write attach, monitor"),
     (&["-N", "/s,allow=:all"], "allow=:all", "write a user"),
     (
         &["-N", "/s,allow=a:attach,allow=a:read:vale0"],
@@ -191,6 +192,16 @@ const LINES: &[(&[&str], &str, &str)] = &[
             "virtio-net,none,socket=/nowhere/vm1.sock,mode=client",
         ],
         "socket=/nowhere/vm1.sock",
+        "a socket= of its own",
+    ),
+    (
+        &[
+            "-s",
+            "virtio-net,none,socket=nowhere/a.sock",
+            "-s",
+            "virtio-net,none,socket=./nowhere/./a.sock",
+        ],
+        "socket=./nowhere/./a.sock",
         "a socket= of its own",
     ),
     (

@@ -81,13 +81,7 @@ pub fn open(name: &str, promiscuous: bool) -> Result<Handles, DeviceError> {
         return Err(failed("choose an interface that is there")(Errno::ENXIO));
     };
     let mark = mark().map_err(failed("see getrandom(2)"))?;
-    let (tap, tap_index) = tap(facts.mtu).map_err(|errno| {
-        failed(match errno {
-            // It does not know all offloads.
-            Errno::EINVAL => NEEDS_LINUX,
-            _ => "its host rings need a tap: run as root, and load the driver: modprobe tun",
-        })(errno)
-    })?;
+    let (tap, tap_index) = tap(facts.mtu).map_err(|errno| failed(tap_cure(errno))(errno))?;
     let size = Geometry::frame_size(facts.mtu);
     let socket = packet(facts.index, mark, size, promiscuous)
         .map_err(failed("packet(7) needs CAP_NET_RAW: run as root"))?;
@@ -97,6 +91,15 @@ pub fn open(name: &str, promiscuous: bool) -> Result<Handles, DeviceError> {
         fds,
         numbers: vec![size.into(), FRAMES.into(), facts.mtu.into()],
     })
+}
+
+/// What helps when there is no tap for the host rings.
+fn tap_cure(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EINVAL => "its host rings need a tap with its MTU: lower that, to 65521 at most",
+        Errno::EPERM | Errno::EACCES => "its host rings need a tap: run as root",
+        _ => "its host rings need a tap: load the driver: modprobe tun",
+    }
 }
 
 /// A number that nobody else is likely to mark frames with.

@@ -44,12 +44,9 @@ fn what_is_not_a_socket_is_left_alone() {
     ));
     assert_eq!(fs::read(directory.path("socket")).unwrap(), b"precious");
     let missing = directory.path("no/such/socket");
-    let error = listen(&missing, None).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with(&missing.display().to_string())
-    );
+    let error = listen(&missing, None).unwrap_err().to_string();
+    assert!(error.starts_with(&missing.display().to_string()), "{error}");
+    assert!(error.contains("; make the directory first"), "{error}");
     let long = directory.path(&"x".repeat(200));
     assert!(matches!(listen(&long, None), Err(SocketError::Path(..))));
 }
