@@ -2,7 +2,7 @@
 
 use super::spec::{feature, net};
 
-/// Every feature that can be named.
+/// Every feature that can be named on the command line.
 const NAMES: [(&str, u64); 34] = [
     ("csum", net::F_CSUM),
     ("guest-csum", net::F_GUEST_CSUM),

@@ -43,7 +43,40 @@ fn an_mtu_that_disagrees_is_refused_and_ends_with_76() {
     assert_eq!(same.status.code(), Some(0), "{}", text(&same.stderr));
     let other = run(&["--socket-path", &socket, "--set-mtu=1400"]);
     assert_eq!(other.status.code(), Some(76));
-    assert!(text(&other.stderr).contains("refused NetSetMtu"));
+    let said = text(&other.stderr);
+    assert!(said.contains("refused NetSetMtu"), "{said}");
+    assert!(said.contains("its log says why"), "{said}");
+}
+
+#[test]
+fn twice_verbose_each_message_is_logged() {
+    let (_vtnetd, _scratch, socket) = device("");
+    let output = run(&["--socket-path", &socket, "--config", "-v", "-v"]);
+    let said = text(&output.stderr);
+    for part in [
+        "GetFeatures: 0 bytes, 0 descriptors",
+        "GetFeatures: answered with 8 bytes",
+        "SetMemTable: ",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let quiet = run(&["--socket-path", &socket, "--config", "-v"]);
+    assert_eq!(text(&quiet.stderr), "");
+}
+
+/// Not that a message failed which was sent long before.
+#[test]
+fn a_back_end_that_ends_has_gone() {
+    let (vtnetd, _scratch, socket) = device("");
+    let mut command = vtgen(&["--socket-path", &socket, "--watch-config"]);
+    let mut watcher = Process::start("vtgen", &mut command).unwrap();
+    let soon = std::time::Duration::from_secs(10);
+    let up = watcher.output.wait_for(0, soon, |line| line == "link: up");
+    up.unwrap();
+    vtnetd.stop().unwrap();
+    let said = watcher.errors.wait_for(0, soon, |line| line.contains("vtgen: "));
+    let said = watcher.errors.since(said.unwrap());
+    assert!(!said[0].contains("SetBackendReqFd"), "{said:?}");
 }
 
 #[test]

@@ -25,6 +25,9 @@ const FRAMES: u32 = 2048;
 /// Bytes of long frames that wait behind the ring, and of frames that are being
 /// sent.
 const SOCKET_BUFFER: libc::c_int = 4 << 20;
+/// The longest MTU of a tap (`MAX_MTU` in drivers/net/tun.c, without an Ethernet
+/// header).
+const TAP_MTU: u32 = 65521;
 
 /// What opening an interface takes.
 const NEEDS_LINUX: &str =
@@ -80,8 +83,14 @@ pub fn open(name: &str, promiscuous: bool) -> Result<Handles, DeviceError> {
     let Some(facts) = look(name)? else {
         return Err(failed("choose an interface that is there")(Errno::ENXIO));
     };
+    if facts.mtu > TAP_MTU {
+        let cure = "its host rings need a tap with its MTU, which is 65521 at most: lower it";
+        return Err(failed(cure)(Errno::EINVAL));
+    }
     let mark = mark().map_err(failed("see getrandom(2)"))?;
-    let (tap, tap_index) = tap(facts.mtu).map_err(|errno| failed(tap_cure(errno))(errno))?;
+    let (tap, tap_index) = tap(facts.mtu).map_err(failed(
+        "its host rings need a tap: run as root, and load the driver: modprobe tun",
+    ))?;
     let size = Geometry::frame_size(facts.mtu);
     let socket = packet(facts.index, mark, size, promiscuous)
         .map_err(failed("packet(7) needs CAP_NET_RAW: run as root"))?;
@@ -91,15 +100,6 @@ pub fn open(name: &str, promiscuous: bool) -> Result<Handles, DeviceError> {
         fds,
         numbers: vec![size.into(), FRAMES.into(), facts.mtu.into()],
     })
-}
-
-/// What helps when there is no tap for the host rings.
-fn tap_cure(errno: Errno) -> &'static str {
-    match errno {
-        Errno::EINVAL => "its host rings need a tap with its MTU: lower that, to 65521 at most",
-        Errno::EPERM | Errno::EACCES => "its host rings need a tap: run as root",
-        _ => "its host rings need a tap: load the driver: modprobe tun",
-    }
 }
 
 /// A number that nobody else is likely to mark frames with.
