@@ -69,7 +69,7 @@ fn twice_verbose_each_message_is_logged() {
 fn a_back_end_that_ends_has_gone() {
     let (vtnetd, _scratch, socket) = device("");
     let mut command = vtgen(&["--socket-path", &socket, "--watch-config"]);
-    let mut watcher = Process::start("vtgen", &mut command).unwrap();
+    let watcher = Process::start("vtgen", &mut command).unwrap();
     let soon = std::time::Duration::from_secs(10);
     let up = watcher.output.wait_for(0, soon, |line| line == "link: up");
     up.unwrap();
