@@ -74,7 +74,9 @@ fn a_back_end_that_ends_has_gone() {
     let up = watcher.output.wait_for(0, soon, |line| line == "link: up");
     up.unwrap();
     vtnetd.stop().unwrap();
-    let said = watcher.errors.wait_for(0, soon, |line| line.contains("vtgen: "));
+    let said = watcher
+        .errors
+        .wait_for(0, soon, |line| line.contains("vtgen: "));
     let said = watcher.errors.since(said.unwrap());
     assert!(!said[0].contains("SetBackendReqFd"), "{said:?}");
 }
