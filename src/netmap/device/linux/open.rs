@@ -88,9 +88,13 @@ pub fn open(name: &str, promiscuous: bool) -> Result<Handles, DeviceError> {
         return Err(failed(cure)(Errno::EINVAL));
     }
     let mark = mark().map_err(failed("see getrandom(2)"))?;
-    let (tap, tap_index) = tap(facts.mtu).map_err(failed(
-        "its host rings need a tap: run as root, and load the driver: modprobe tun",
-    ))?;
+    let (tap, tap_index) = tap(facts.mtu).map_err(|errno| {
+        failed(match errno {
+            // It does not know all offloads.
+            Errno::EINVAL => NEEDS_LINUX,
+            _ => "its host rings need a tap: run as root, and load the driver: modprobe tun",
+        })(errno)
+    })?;
     let size = Geometry::frame_size(facts.mtu);
     let socket = packet(facts.index, mark, size, promiscuous)
         .map_err(failed("packet(7) needs CAP_NET_RAW: run as root"))?;
