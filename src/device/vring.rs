@@ -84,6 +84,8 @@ struct State {
     memory: Arc<GuestMemory>,
     /// There while size, addresses, memory and kick are, and nothing is wrong.
     active: Option<Active>,
+    /// Since the kick was set the ring had memory, or was said to have none.
+    settled: bool,
     /// The gate: no new leases.
     closing: bool,
     leases: usize,
@@ -142,7 +144,16 @@ impl Vring {
         if let Some(fault) = fault {
             self.report(&mut state, fault);
         }
+        let blind = state.starts_without_memory();
         drop(state);
+        if blind {
+            tracing::warn!(
+                "{}: the front end has started the ring without sharing guest memory: no frames \
+                 until it does; share all of it: QEMU's memory-backend-memfd with share=on, and \
+                 -numa node,memdev=; Cloud Hypervisor's --memory shared=on",
+                self.label
+            );
+        }
         self.failed.store(fault.is_some(), Ordering::Relaxed);
         fault.map_or(Ok(result), Err)
     }
@@ -357,6 +368,21 @@ impl State {
         queue.disable_kicks();
         self.active = Some(Active { queue, memory });
         Ok(())
+    }
+
+    /// The ring was started, and lacks nothing but memory. Once a start; and not
+    /// when it had memory, which QEMU takes away for a moment to change it.
+    fn starts_without_memory(&mut self) -> bool {
+        if matches!(self.kick, Kick::Unset) {
+            self.settled = false;
+            return false;
+        }
+        let complete = self.addresses.is_some() && self.size > 0;
+        if self.settled || !complete {
+            return false;
+        }
+        self.settled = true;
+        self.memory.is_empty()
     }
 
     fn interrupt(&mut self) -> Result<(), VringFault> {

@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod gate;
 mod offloads;
+mod unshared;
 
 use std::sync::Arc;
 
