@@ -18,11 +18,12 @@ pub(super) struct Idle {
 }
 
 impl Idle {
+    /// The time of a worker that is started now, and sleeps until it is woken.
     pub(super) fn new() -> Self {
         Self {
             start: Instant::now(),
             spent: AtomicU64::new(0),
-            since: AtomicU64::new(0),
+            since: AtomicU64::new(1),
             last: AtomicU64::new(0),
         }
     }
@@ -111,9 +112,25 @@ impl Reading {
 mod tests {
     use super::*;
 
+    /// It sleeps, and would be taken for the busiest otherwise.
+    #[test]
+    fn a_worker_that_was_never_woken_has_not_worked() {
+        let idle = Idle::new();
+        let at = |ms| idle.start + Duration::from_millis(ms);
+        let first = Reading::first(&idle).next(&idle, at(100));
+        assert_eq!(first.busy, 0);
+        assert_eq!(idle.worked(at(100)), Duration::ZERO);
+        // Woken, and there was something to do.
+        idle.note_at(at(150));
+        idle.end();
+        assert_eq!(first.next(&idle, at(200)).busy, 500);
+        assert_eq!(idle.worked(at(200)), Duration::from_millis(50));
+    }
+
     #[test]
     fn time_is_work_but_for_the_spans_without() {
         let idle = Idle::new();
+        idle.end();
         let at = |ms| idle.start + Duration::from_millis(ms);
         let first = Reading::first(&idle).next(&idle, at(100));
         assert_eq!(first.busy, 1000);

@@ -24,6 +24,12 @@ pub struct Load {
     pub pairs: Vec<(usize, u64)>,
 }
 
+impl Load {
+    fn frames(&self) -> u64 {
+        self.pairs.iter().map(|(_, frames)| frames).sum()
+    }
+}
+
 /// A pair is to be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
@@ -66,10 +72,13 @@ impl Placement {
 /// The worker that has no time left, and the move that helps it most.
 fn better(loads: &[Load]) -> Option<(usize, Move)> {
     let numbered = || loads.iter().enumerate();
-    let (from, busiest) = numbered().max_by_key(|(_, load)| load.busy)?;
+    // What keeps a worker busy besides frames, such as netmap's clients, is not
+    // helped by a move, and must not hide another that is.
+    let carrying = numbered().filter(|(_, load)| load.frames() > 0);
+    let (from, busiest) = carrying.max_by_key(|(_, load)| load.busy)?;
     let (to, idlest) = numbered().min_by_key(|(_, load)| load.busy)?;
-    let frames: u64 = busiest.pairs.iter().map(|(_, frames)| frames).sum();
-    if busiest.busy < SATURATED || frames == 0 {
+    let frames = busiest.frames();
+    if busiest.busy < SATURATED {
         return None;
     }
     let busy = u64::from(busiest.busy);
@@ -111,6 +120,18 @@ mod tests {
         let mut rest = vec![None; 12];
         rest.push(moved);
         assert_eq!(looks(&mut placement, &loads, 13), rest);
+    }
+
+    #[test]
+    fn a_worker_that_is_busy_without_frames_hides_no_other() {
+        let saturated = load(950, &[(0, 50), (2, 50)]);
+        let idle = load(0, &[(1, 0)]);
+        for without in [load(1000, &[]), load(1000, &[(3, 0)])] {
+            let loads = [saturated.clone(), idle.clone(), without];
+            let mut placement = Placement::default();
+            let moved = Some(Move { pair: 0, to: 1 });
+            assert_eq!(looks(&mut placement, &loads, 3), [None, None, moved]);
+        }
     }
 
     #[test]
