@@ -10,7 +10,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::{EVENTS, Event, Interest, SIGNALS, Signal};
+use super::{EVENTS, Event, Interest, Signal};
 
 #[derive(Debug)]
 pub(super) struct Events {
@@ -134,8 +134,8 @@ impl Waker {
 pub(super) struct Signals(SignalFd);
 
 impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
-        let set: SigSet = SIGNALS.into_iter().collect();
+    pub(super) fn new(signals: &[Signal]) -> io::Result<Self> {
+        let set: SigSet = signals.iter().copied().collect();
         set.thread_block()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self(SignalFd::with_flags(&set, flags)?))

@@ -11,7 +11,7 @@ use nix::libc::timespec;
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::SigSet;
 
-use super::{EVENTS, Event, Interest, SIGNALS, Signal};
+use super::{EVENTS, Event, Interest, Signal};
 use crate::sandbox::{Role, limit};
 
 fn change(ident: usize, filter: EventFilter, flags: EvFlags, token: u64) -> KEvent {
@@ -179,15 +179,16 @@ pub(super) struct Signals(Kqueue);
 impl Signals {
     /// The filters come first: between them and the mask a signal still has
     /// its default action, and none is lost.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(signals: &[Signal]) -> io::Result<Self> {
         let queue = Kqueue::new()?;
-        let changes = SIGNALS.map(|signal| {
+        let changes = signals.iter().map(|&signal| {
             let number = usize::try_from(signal as i32).unwrap_or_default();
             change(number, EventFilter::EVFILT_SIGNAL, EvFlags::EV_ADD, 0)
         });
+        let changes: Vec<_> = changes.collect();
         queue.kevent(&changes, &mut [], None)?;
         limit(&queue, Role::EventQueue)?;
-        let set: SigSet = SIGNALS.into_iter().collect();
+        let set: SigSet = signals.iter().copied().collect();
         set.thread_block()?;
         Ok(Self(queue))
     }

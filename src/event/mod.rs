@@ -38,7 +38,9 @@ mod give_way;
 mod tests;
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr;
 use std::time::Duration;
 
 pub use alarm::{Alarm, PERIOD, rings};
@@ -48,7 +50,8 @@ pub use nix::sys::signal::Signal;
 /// Most events that one [`Poller::wait`] returns; the rest come with the next.
 pub const EVENTS: usize = 64;
 
-/// The signals that [`Signals`] blocks and receives.
+/// The signals that [`Signals`] blocks and receives; a SIGHUP that is ignored
+/// stays ignored.
 pub const SIGNALS: [Signal; 4] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -247,7 +250,8 @@ impl AsFd for Waker {
 pub struct Signals(sys::Signals);
 
 impl Signals {
-    /// Blocks the signals in the calling thread and receives them from now on.
+    /// Blocks the signals in the calling thread and receives them from now on,
+    /// but SIGHUP not where it is ignored: nohup(1) means that.
     ///
     /// To be called before other threads are started, which inherit the mask:
     /// a thread that has them unblocked would die of them. They stay blocked
@@ -256,7 +260,7 @@ impl Signals {
     /// # Errors
     /// Those of signalfd(2) or kevent(2): no descriptors or memory left.
     pub fn new() -> io::Result<Self> {
-        sys::Signals::new().map(Self)
+        sys::Signals::new(&wanted()).map(Self)
     }
 
     /// The next signal that has arrived, if any. Never blocks. Equal signals
@@ -270,5 +274,22 @@ impl Signals {
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// What of [`SIGNALS`] is to be received.
+fn wanted() -> Vec<Signal> {
+    let mut wanted = SIGNALS.to_vec();
+    wanted.retain(|&signal| signal != Signal::SIGHUP || !is_ignored(signal));
+    wanted
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: this asks only, with room for the answer, which is a structure of
+    // numbers and thus initialised.
+    unsafe {
+        libc::sigaction(signal as i32, ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
     }
 }

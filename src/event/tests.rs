@@ -268,6 +268,11 @@ fn descriptors_come_and_go_while_another_thread_waits() {
 /// alone they are sent, so that the other tests are left in peace.
 #[test]
 fn signals_arrive_in_the_loop() {
+    use nix::sys::signal::{SigHandler, signal};
+
+    // Whoever runs the tests may have it ignored.
+    // SAFETY: no function of ours is called by the signal.
+    unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl).unwrap() };
     let receiver = thread::spawn(|| {
         let signals = Signals::new().unwrap();
         let poller = Poller::new().unwrap();

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 use crate::vtnetd::{EX_USAGE, Scratch, run, text, vtnetd};
@@ -105,7 +105,9 @@ fn a_signal_ends_it_and_nothing_is_left() {
         let (socket, pid_file) = (scratch.path("s"), scratch.path("pid"));
         let one = format!("virtio-net,none,socket={socket}");
         let other = format!("virtio-net,vale0:a,type=core,socket={socket}2,queues=2");
-        let running = Running::ready(&["-p", &pid_file, "-s", &one, "-s", &other]);
+        let mut command = vtnetd(&["-p", &pid_file, "-s", &one, "-s", &other]);
+        let mut running = Running::spawn(hangup(&mut command, SigHandler::SigDfl));
+        running.until("ready");
 
         let pid = fs::read_to_string(&pid_file).unwrap();
         assert_eq!(pid, format!("{}\n", running.child.id()));
@@ -118,6 +120,35 @@ fn a_signal_ends_it_and_nothing_is_left() {
         assert!(log.contains(signal.as_str()), "{log}");
         assert_eq!(scratch.names(), [""; 0]);
     }
+}
+
+/// Has the command started with this disposition of SIGHUP, whatever the one is
+/// that the test was started with.
+fn hangup(command: &mut Command, handler: SigHandler) -> &mut Command {
+    let set = move || {
+        // SAFETY: no function of ours is called by the signal.
+        unsafe { signal(Signal::SIGHUP, handler) }?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec, signal(2) may be called.
+    unsafe { command.pre_exec(set) }
+}
+
+/// As nohup(1) starts it; whoever wants its end has SIGTERM.
+#[test]
+fn a_hangup_that_is_ignored_stays_ignored() {
+    let scratch = Scratch::new("nohup");
+    let device = format!("virtio-net,none,socket={}", scratch.path("s"));
+    let mut command = vtnetd(&["-s", &device]);
+    let mut running = Running::spawn(hangup(&mut command, SigHandler::SigIgn));
+    running.until("ready");
+    running.signal(Signal::SIGHUP);
+    running.signal(Signal::SIGUSR1);
+    running.until("worker0: ");
+    running.signal(Signal::SIGTERM);
+    let (status, log) = running.end();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.ends_with("SIGTERM: ending\n"), "{log}");
 }
 
 /// Each of them has several descriptors.
