@@ -30,13 +30,15 @@ fn main() -> ExitCode {
         Ok(Command::PrintCapabilities) => print(cli::CAPABILITIES),
         Err(error) => Err(Failure::new(Exit::Usage, &error)),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("vtnetd: {failure}");
+    let status = result.map_or_else(
+        |failure| {
+            log::say(format_args!("vtnetd: {failure}"));
             failure.exit.into()
-        }
-    }
+        },
+        |()| ExitCode::SUCCESS,
+    );
+    log::flush();
+    status
 }
 
 fn print(text: &str) -> Result<(), Failure> {

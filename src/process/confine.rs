@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Failure;
+use super::{Failure, log};
 use crate::cli::Config;
 use crate::netmap::device::Devices;
 use crate::netmap::service::Strays;
@@ -67,6 +67,7 @@ pub fn confine_and_start_threads(
         user.become_it()?;
     }
     let sandbox = config.sandbox.then(Sandbox::confine).transpose()?;
+    log::detach().map_err(Failure::os("threads"))?;
     let workers = Workers::start(count, config.polling).map_err(Failure::os("worker threads"))?;
     let names = config.service.as_ref();
     let names = names.map_or(&[][..], |service| &service.interfaces);

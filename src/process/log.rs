@@ -4,7 +4,10 @@
 //! some of these are worth a line: a front end that comes and goes, a ring that
 //! is set up wrongly. So the log has a limit: of lines of one kind about one
 //! device only so many a second are written. How many were left out is said
-//! with the next one that is written.
+//! with the next one that is written. And nobody waits for who reads it: see
+//! [`detach`].
+
+mod lines;
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -17,6 +20,8 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+
+pub use lines::{detach, flush};
 
 /// Most lines of one kind about one thing in one [`PERIOD`].
 const BURST: u32 = 20;
@@ -39,7 +44,7 @@ pub fn start(verbose: usize, debug: bool) {
         _ => Level::TRACE,
     };
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(|| Lines)
         .with_target(debug)
         .with_thread_names(debug)
         .with_filter(Limit::default());
@@ -49,6 +54,25 @@ pub fn start(verbose: usize, debug: bool) {
         .with(level)
         .with(lines)
         .try_init();
+}
+
+/// Writes `line` after what was logged, without time and level.
+pub fn say(line: fmt::Arguments<'_>) {
+    lines::write(format!("{line}\n").as_bytes());
+}
+
+/// Takes one line in each call.
+struct Lines;
+
+impl io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        lines::write(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What a line is about: the place in the program that it comes from, and what
@@ -127,7 +151,7 @@ impl<S: Subscriber> Filter<S> for Limit {
             Verdict::WriteAfter(count) => {
                 // Not by an event of its own: it is inside of one.
                 let line = format!("... {name}: {count} more lines like the next were left out\n");
-                let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
+                lines::write(line.as_bytes());
                 true
             }
         }

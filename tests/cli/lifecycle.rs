@@ -88,6 +88,11 @@ impl Running {
         self.log.read_to_string(&mut rest).unwrap();
         (self.child.wait().unwrap().code(), rest)
     }
+
+    /// Waits for the end without reading the log; the status.
+    pub fn end_unread(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
 }
 
 impl Drop for Running {

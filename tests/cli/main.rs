@@ -8,4 +8,5 @@ mod log;
 mod manual;
 mod privileges;
 mod refused;
+mod unread;
 mod vtnetd;

@@ -40,7 +40,7 @@ use crate::cli::Config;
 use crate::event::SIGNALS;
 use crate::frontend::vhost_user::Connect;
 use crate::netmap::device::Interfaces;
-use crate::process::{Exit, Failure};
+use crate::process::{Exit, Failure, log};
 use crate::sandbox::{Role, User, limit};
 use interfaces::RemoteInterfaces;
 use packets::Packets;
@@ -185,6 +185,10 @@ fn run(config: &Config, user: Option<&User>, client: u32, packets: &Packets) {
         }
     }
     name_process();
+    // Whoever asks must not wait for who reads the log.
+    if let Err(error) = log::detach() {
+        tracing::warn!("opener: log: {error}");
+    }
     let end = match client::watch(client) {
         Ok(end) => Some(end),
         Err(Errno::ESRCH) => return,
@@ -200,6 +204,7 @@ fn run(config: &Config, user: Option<&User>, client: u32, packets: &Packets) {
     }
     let end = end.as_ref().map(OwnedFd::as_fd);
     Server::new(config, user, client).serve(packets, end);
+    log::flush();
 }
 
 /// Has ps(1) and top(1) tell the two processes apart.
