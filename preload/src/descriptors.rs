@@ -91,10 +91,6 @@ pub(crate) static OWN: Set = Set::new();
 /// Descriptors that were seen to be connections.
 pub(crate) static SEEN: Set = Set::new();
 
-/// Descriptors that were asked for their peer and are no connections. What is
-/// in [`SEEN`] as well is asked again.
-pub(crate) static OTHERS: Set = Set::new();
-
 static CHANGES: [AtomicU32; COUNTERS] = [const { AtomicU32::new(0) }; COUNTERS];
 /// Changes that concern any number.
 static ALL: AtomicU32 = AtomicU32::new(0);
@@ -127,13 +123,11 @@ impl Stamp {
 pub(crate) fn changes(fd: RawFd) {
     counter(fd).fetch_add(1, Ordering::AcqRel);
     SEEN.remove(fd);
-    OTHERS.remove(fd);
 }
 
 /// Any number may have been closed, but for those of our own.
 pub(crate) fn many_change() {
     ALL.fetch_add(1, Ordering::AcqRel);
-    OTHERS.take(|_| {});
 }
 
 /// In how many forks' children this process's memory has been.
@@ -186,12 +180,8 @@ mod tests {
         let stamp = Stamp::now(77);
         assert_eq!(stamp, Stamp::now(77));
         SEEN.insert(77);
-        OTHERS.insert(77);
         changes(77);
         assert_ne!(stamp, Stamp::now(77));
-        assert!(!SEEN.contains(77) && !OTHERS.contains(77));
-        OTHERS.insert(77);
-        many_change();
-        assert!(!OTHERS.contains(77));
+        assert!(!SEEN.contains(77));
     }
 }

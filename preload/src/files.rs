@@ -10,7 +10,7 @@ use vtnetd::netmap::port::Direction;
 
 use crate::cache::{self, with_channel};
 use crate::connection::is_connection;
-use crate::descriptors::{OTHERS, OWN, SEEN, changes, many_change};
+use crate::descriptors::{OWN, SEEN, changes, many_change};
 use crate::edge::{edge, say};
 use crate::real::{CLOSE_RANGE, CLOSEFROM, MMAP};
 use crate::registered::REGISTERED;
@@ -107,15 +107,9 @@ pub(crate) unsafe fn mmap_or(
 }
 
 /// read(2) and write(2) have nothing to do at a connection: the errno, as the
-/// kernel's netmap has it. Copies are made in many ways, and inherited by
-/// programs that have not opened anything, so each number is asked once what it
-/// is.
+/// kernel's netmap has it.
 pub(crate) fn has_no_data(fd: RawFd) -> Option<Errno> {
-    if OTHERS.contains(fd) && !SEEN.contains(fd) {
-        return None;
-    }
-    if !is_connection(fd) {
-        OTHERS.insert(fd);
+    if !SEEN.contains(fd) || !is_connection(fd) {
         return None;
     }
     Some(if cfg!(target_os = "linux") {

@@ -2,8 +2,7 @@
 //! run in a process of its own.
 
 use std::ffi::c_int;
-use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -17,10 +16,9 @@ use vtnetd::netmap::abi::option::{NETMAP_REQ_OPT_OFFSETS, OptionHeader};
 use crate::port::*;
 
 /// By the name that the test has.
-pub const ALL: [(&str, fn()); 10] = [
+pub const ALL: [(&str, fn()); 9] = [
     ("requests_fault_where_the_kernels_do", faults),
     ("what_is_no_use_of_netmap_is_refused", refusals),
-    ("a_copy_has_no_data_either", copies),
     ("frames_cross_and_are_polled_for", frames),
     ("both_sides_sleep_and_wake_each_other", sleepers),
     ("a_closed_port_is_free_at_once", closing),
@@ -76,7 +74,24 @@ fn refusals() {
     assert_eq!(errno(map(fd, body.nr_memsize + 1)), libc::EINVAL);
     map(fd, body.nr_memsize).unwrap();
     assert_eq!(errno(register(fd, "vale0:b", 0)), libc::EBUSY);
-    no_data(fd);
+    let mut byte = [0_u8];
+    let no_data = if cfg!(target_os = "linux") {
+        libc::EINVAL
+    } else {
+        libc::ENODEV
+    };
+    // SAFETY: room for a byte.
+    let read = unsafe { libc::read(fd, byte.as_mut_ptr().cast(), 1) };
+    assert_eq!(
+        (read, std::io::Error::last_os_error().raw_os_error()),
+        (-1, Some(no_data))
+    );
+    // SAFETY: as above.
+    let written = unsafe { libc::write(fd, byte.as_ptr().cast(), 1) };
+    assert_eq!(
+        (written, std::io::Error::last_os_error().raw_os_error()),
+        (-1, Some(no_data))
+    );
     let unknown = ioctl(fd, 0x1234, ptr::null_mut());
     assert_eq!(errno(unknown), libc::EOPNOTSUPP);
     // A descriptor that is none of the service's is the system's, which on
@@ -89,60 +104,6 @@ fn refusals() {
     let other = UnixStream::pair().unwrap().0;
     let asked = ioctl(other.as_raw_fd(), NIOCTXSYNC, ptr::null_mut());
     assert_eq!(errno(asked), no_request);
-}
-
-/// read(2) and write(2) of `fd` fail as at the kernel's netmap.
-fn no_data(fd: c_int) {
-    let mut byte = [0_u8];
-    let expected = if cfg!(target_os = "linux") {
-        libc::EINVAL
-    } else {
-        libc::ENODEV
-    };
-    // SAFETY: room for a byte.
-    let read = unsafe { libc::read(fd, byte.as_mut_ptr().cast(), 1) };
-    assert_eq!(
-        (read, std::io::Error::last_os_error().raw_os_error()),
-        (-1, Some(expected))
-    );
-    // SAFETY: as above.
-    let written = unsafe { libc::write(fd, byte.as_ptr().cast(), 1) };
-    assert_eq!(
-        (written, std::io::Error::last_os_error().raw_os_error()),
-        (-1, Some(expected))
-    );
-}
-
-/// However the copy came to be, and whatever its number was before.
-fn copies() {
-    let (mut file, mut other) = UnixStream::pair().unwrap();
-    other.write_all(b"one more").unwrap();
-    file.read_exact(&mut [0]).unwrap();
-    let fd = open().unwrap();
-    // SAFETY: descriptors of ours.
-    let copy = unsafe { libc::dup(fd) };
-    no_data(copy);
-    // SAFETY: as above.
-    unsafe { libc::dup2(copy, file.as_raw_fd()) };
-    no_data(file.as_raw_fd());
-    // SAFETY: as above; it is open, and nobody else's.
-    let stdin = unsafe { OwnedFd::from_raw_fd(fd) };
-    let heir = Command::new(std::env::current_exe().unwrap())
-        .env(crate::CLIENT, "reader")
-        .stdin(stdin)
-        .status();
-    assert!(heir.unwrap().success());
-    // A number that is no connection's any more has data.
-    let (end, mut other) = UnixStream::pair().unwrap();
-    // SAFETY: as above.
-    unsafe { libc::dup2(end.as_raw_fd(), file.as_raw_fd()) };
-    other.write_all(b"x").unwrap();
-    file.read_exact(&mut [0]).unwrap();
-}
-
-/// What [`copies`] starts.
-fn reader() {
-    no_data(0);
 }
 
 fn frames() {
@@ -374,9 +335,8 @@ pub const BEREFT: &str = "bereft";
 /// The program that sends frames back.
 pub const ECHO: &str = "echo";
 /// What is run by name alone.
-pub const NAMED: [(&str, fn()); 6] = [
+pub const NAMED: [(&str, fn()); 5] = [
     ("inherited", heir),
-    ("reader", reader),
     (MISSING, missing),
     (REFUSED, refused),
     (BEREFT, bereft),
