@@ -350,8 +350,10 @@ impl Worker {
                 self.idle.note();
             }
             // A client runs on the same processors: it cannot ask for anything
-            // while nobody lets it.
-            if !worked && hot.iter().any(Hot::is_client) {
+            // while nobody lets it, nor can those take frames who get them. No
+            // guest is to wait for that.
+            let clients = hot.iter().filter(|hot| hot.is_client()).count();
+            if clients > 0 && (!worked || clients == hot.len()) {
                 give_way();
             }
         }

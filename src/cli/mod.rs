@@ -124,7 +124,7 @@ fn options() -> Options {
         .optopt(
             "",
             "poll-us",
-            "look for more work for at most N microseconds before sleeping (50); always: never sleep",
+            "look for more work for some N microseconds before sleeping (50); always: never sleep",
             "N|always",
         )
         .optopt(

@@ -3,8 +3,8 @@
 //! Guests and front ends can make things happen as often as they like, and
 //! some of these are worth a line: a front end that comes and goes, a ring that
 //! is set up wrongly. So the log has a limit: of lines of one kind about one
-//! device only so many a second are written. How many were left out is said
-//! with the next one that is written. And nobody waits for who reads it: see
+//! device only so many a second are written, unless each message is asked for. How
+//! many were left out is said with the next one that is written. And nobody waits for who reads it: see
 //! [`detach`].
 
 mod lines;

@@ -146,21 +146,23 @@ fn datagrams(payload: usize) -> (NetHeader, Vec<u8>) {
     (header, frame)
 }
 
+/// Programs with headers that are older than UDP segmentation would pass it on
+/// to guests that do not know it.
 #[test]
-fn datagrams_stay_together_for_a_receiver_with_a_header() {
+fn a_receiver_with_a_header_gets_each_datagram() {
     for len in [HeaderLen::Legacy, HeaderLen::Full] {
         let (a, b) = pair(len);
         let (header, sent) = datagrams(30_001);
         a.send(&[[&header.to_bytes()[..], &sent].concat()]);
         let received = b.receive();
-        assert_eq!(received.len(), 1);
-        let (told, frame) = received[0].split_at(len.bytes());
-        assert!(frame == sent);
-        let mut raw = [0; 12];
-        raw[..told.len()].copy_from_slice(told);
-        let mut told = NetHeader::from_bytes(&raw);
-        told.num_buffers = 0;
-        assert_eq!(told, header);
+        assert_eq!(received.len(), 30_001_usize.div_ceil(1400));
+        let mut payload = Vec::<u8>::new();
+        for packet in &received {
+            let (told, frame) = packet.split_at(len.bytes());
+            assert!(told[..10].iter().all(|&byte| byte == 0));
+            payload.extend(&frame[TCP + 8..]);
+        }
+        assert!(payload == sent[TCP + 8..]);
     }
 }
 

@@ -108,6 +108,7 @@ fn fill(
     let mut delivered = Delivered::default();
     for (&(chain, room), &pick) in free.iter().zip(placed) {
         let Some(frame) = batch.frames().get(usize::from(pick)) else {
+            // A chain that was taken must come back.
             used.push((chain, 0));
             continue;
         };
@@ -143,7 +144,6 @@ fn fill(
 /// Chooses those of `picks` that the guest is to have, for as long as each fits
 /// into the next of the `free` chains; what is left of these goes back. Returns
 /// how many frames were dealt with.
-#[cold]
 fn choose(
     rules: &Rules<'_>,
     batch: &Batch<'_>,

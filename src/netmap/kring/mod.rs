@@ -358,9 +358,11 @@ impl Kring {
     /// Goes on with a sync that was begun: `send` as for
     /// [`txsync`](Self::txsync). Nothing happens where another sync has done so.
     pub fn go_on_with_txsync(&self, send: impl FnOnce(u32, u32)) {
-        let head = lock(&self.user).user.rhead;
-        let after = self.send_until(head, self.hardware(), send);
+        // Held to the end, as in a whole sync: two programs may have the ring.
+        let application = lock(&self.user);
+        let after = self.send_until(application.user.rhead, self.hardware(), send);
         self.set_hardware(after);
+        drop(application);
     }
 
     /// Syncs a receive ring: what the application has given back is free, and

@@ -83,6 +83,17 @@ fn a_whole_sync_sends_what_one_that_was_begun_has_not() {
     assert_eq!(go_on(&kring), None);
 }
 
+/// Two programs may have one ring, each served by a worker of its own.
+#[test]
+fn a_ring_is_locked_until_a_sync_that_was_begun_is_over() {
+    let kring = kring(false, 8);
+    hand_over(&kring, 3);
+    assert!(kring.begin_txsync());
+    assert!(kring.user.try_lock().is_ok());
+    kring.go_on_with_txsync(|_, _| assert!(kring.user.try_lock().is_err()));
+    assert_eq!(kring.hardware().hwcur, 3);
+}
+
 #[test]
 fn no_sync_begins_on_a_ring_that_is_wrong_or_whose_pointers_are_elsewhere() {
     let kring = kring(false, 8);

@@ -4,6 +4,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use super::Registration;
+use crate::netmap::abi::nmreq::{NR_DO_RX_POLL, NR_NO_TX_POLL};
 use crate::netmap::kring::{Synced, Wake};
 use crate::netmap::mem::RingView;
 use crate::netmap::poll::{IN, OUT, Polled, poll};
@@ -27,6 +28,10 @@ impl Registration {
     /// nothing was begun, and [`poll`](Self::poll) is to answer.
     pub(in crate::netmap) fn begin_poll(&self, events: PollFlags) -> Option<PollFlags> {
         let wanted = events & (IN | OUT);
+        // These say what a poll syncs.
+        if self.flags & (NR_NO_TX_POLL | NR_DO_RX_POLL) != 0 {
+            return None;
+        }
         // Of several rings one may have no room, which is to be waited for.
         let [bound] = self.bound(Direction::Tx) else {
             return None;

@@ -194,7 +194,8 @@ impl Attachment for RingPort {
         match self.header_len() {
             HeaderLen::None if self.leads_on.load(Ordering::Relaxed) => net::GUEST_OFFLOADS,
             HeaderLen::None => 0,
-            HeaderLen::Legacy | HeaderLen::Full => net::GUEST_OFFLOADS,
+            // But programs that are older than UDP segmentation cannot pass it on.
+            HeaderLen::Legacy | HeaderLen::Full => net::GUEST_OFFLOADS & !net::GUEST_USO,
         }
     }
 

@@ -16,7 +16,6 @@ use super::strays::{Foreign, Strays};
 use super::wire::page::{Operation, Outcome, Service as Page};
 #[cfg(not(loom))]
 use super::wire::socket::{quiet_from_anyone, ring};
-use crate::event::give_way;
 use crate::netmap::ctrl::Control;
 use crate::netmap::register::Registration;
 #[cfg(loom)]
@@ -223,9 +222,6 @@ impl Client {
         if let Some(registration) = self.control.registration() {
             registration.go_on();
         }
-        // Nobody waits for that, so that nobody else may have let those run who
-        // get the frames.
-        give_way();
     }
 
     /// `None`: not yet. Another thread that has the client's rings is in the

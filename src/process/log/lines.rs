@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -106,12 +107,14 @@ pub(super) fn write(line: &[u8]) {
 /// # Errors
 /// The system gives no thread; then everything is as it was.
 pub fn detach() -> io::Result<()> {
+    thread::Builder::new().name("log".to_owned()).spawn(run)?;
     if !DETACHED.swap(true, Ordering::AcqRel) {
-        let started = thread::Builder::new().name("log".to_owned()).spawn(run);
-        if let Err(error) = started {
-            DETACHED.store(false, Ordering::Release);
-            return Err(error);
-        }
+        // A panic aborts the process, and the last lines say how it came to it.
+        let default = panic::take_hook();
+        panic::set_hook(Box::new(move |about| {
+            flush();
+            default(about);
+        }));
     }
     Ok(())
 }

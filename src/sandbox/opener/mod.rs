@@ -191,7 +191,7 @@ fn run(config: &Config, user: Option<&User>, client: u32, packets: &Packets) {
     }
     let end = match client::watch(client) {
         Ok(end) => Some(end),
-        Err(Errno::ESRCH) => return,
+        Err(Errno::ESRCH) => return log::flush(),
         // A kernel without pidfd_open(2).
         Err(errno) => {
             tracing::warn!("opener: process {client} cannot be watched: {errno}");
@@ -200,7 +200,7 @@ fn run(config: &Config, user: Option<&User>, client: u32, packets: &Packets) {
     };
     // It may have ended before, and its number be another's.
     if parent_id() != client {
-        return;
+        return log::flush();
     }
     let end = end.as_ref().map(OwnedFd::as_fd);
     Server::new(config, user, client).serve(packets, end);

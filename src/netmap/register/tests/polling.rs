@@ -116,6 +116,22 @@ fn the_two_flags_of_registrations() {
     assert_eq!(a.poll(OUT, false), OUT);
 }
 
+/// A poll that is answered early would send, or not release, what they say.
+#[test]
+fn with_the_two_flags_no_poll_is_answered_early() {
+    let core = core();
+    for (flags, begins) in [
+        (0, true),
+        (nmreq::NR_NO_TX_POLL, false),
+        (nmreq::NR_DO_RX_POLL, false),
+    ] {
+        let request = request("vale0:a", |r| r.flags = flags);
+        let registration = core.register(&request).unwrap();
+        fill(&registration, Direction::Tx, 1);
+        assert_eq!(registration.begin_poll(OUT).is_some(), begins, "{flags:#x}");
+    }
+}
+
 #[test]
 fn broken_rings_and_lost_ports_are_errors() {
     let [a, b] = pipe(0);
