@@ -327,8 +327,8 @@ fn registrations_give_everything_back_ten_thousand_times() {
         assert_eq!(region.free(), before);
         assert_eq!(switch.port_count(), 0);
     }
-    // Other tests of this process open a few of their own meanwhile.
-    assert!(descriptors() < open + 100);
+    // Other tests of this process open some hundreds of their own meanwhile.
+    assert!(descriptors() < open + 5_000);
     assert!(is_empty(&core));
 }
 
