@@ -45,7 +45,7 @@ impl Vain {
     }
 
     /// Time since the first.
-    pub fn time(&self) -> Duration {
+    fn time(&self) -> Duration {
         self.begun.elapsed()
     }
 }

@@ -49,9 +49,10 @@ pub fn is_up(name: &str) -> Option<bool> {
 /// Whether the kernel segments UDP, which it does since 6.2.
 pub fn cuts_datagrams() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map(|part| part.trim().parse().unwrap_or(0));
+    let mut numbers = release.split(['.', '-']).map(|part| {
+        let end = part.find(|c: char| !c.is_ascii_digit());
+        part[..end.unwrap_or(part.len())].parse().unwrap_or(0)
+    });
     (numbers.next(), numbers.next()) >= (Some(6), Some(2))
 }
 

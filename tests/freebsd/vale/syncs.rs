@@ -1,5 +1,6 @@
-//! How often the kernel is asked to send: once for a batch at most, and once for
-//! several when more wait.
+//! How often the kernel is asked to send: once for a batch at most. That several
+//! go together where more wait is for `backend/netmap/tests` to see: here it is
+//! a matter of who is faster.
 
 use bed::freebsd::run_words;
 use bed::{Error, Result, Scratch, Test};
