@@ -352,8 +352,11 @@ impl Worker {
             // A client runs on the same processors: it cannot ask for anything
             // while nobody lets it, nor can those take frames who get them. No
             // guest is to wait for that.
-            let clients = hot.iter().filter(|hot| hot.is_client()).count();
-            if clients > 0 && (!worked || clients == hot.len()) {
+            let gives_way = match worked {
+                true => hot.iter().all(Hot::is_client),
+                false => hot.iter().any(Hot::is_client),
+            };
+            if gives_way {
                 give_way();
             }
         }

@@ -3,19 +3,19 @@
 //! Every request is checked in full, its length, its descriptors and its
 //! values, before it has any effect.
 
+mod body;
+
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use nix::errno::Errno;
 use nix::sys::socket::SockType;
-use nix::sys::stat::{SFlag, fstat};
 
 use super::message::{
-    ConfigAccess, MAX_FDS, MemoryTable, Request, VringAddress, VringFd, VringState,
-    protocol_feature, region_from_bytes, u64_from_bytes,
+    ConfigAccess, MemoryTable, Request, VringAddress, VringState, protocol_feature,
+    region_from_bytes, u64_from_bytes,
 };
 use super::session::Session;
 use super::socket::{Channel, Message};
@@ -26,6 +26,7 @@ use crate::virtio::feature_names;
 use crate::virtio::memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
 use crate::virtio::queue::RingAddresses;
 use crate::virtio::spec::feature;
+use body::Body;
 
 /// The protocol features that we offer; `MQ` only with several queue pairs.
 pub const PROTOCOL_FEATURES: u64 = protocol_feature::MQ
@@ -118,65 +119,6 @@ enum Reason {
     System(#[from] Errno),
     #[error("the rights of a descriptor: {0}")]
     Rights(std::io::Error),
-}
-
-/// What came with a request.
-struct Body<'m> {
-    payload: &'m [u8],
-    fds: ArrayVec<OwnedFd, MAX_FDS>,
-}
-
-impl Body<'_> {
-    fn decode<T>(&self, read: impl FnOnce(&[u8]) -> Option<T>) -> Result<T, Reason> {
-        read(self.payload).ok_or(Reason::Size(self.payload.len()))
-    }
-
-    /// No descriptors, and a payload that `read` accepts.
-    fn plain<T>(&self, read: impl FnOnce(&[u8]) -> Option<T>) -> Result<T, Reason> {
-        self.descriptors(0)?;
-        self.decode(read)
-    }
-
-    /// Neither payload nor descriptors.
-    fn empty(&self) -> Result<(), Reason> {
-        self.plain(|raw| raw.is_empty().then_some(()))
-    }
-
-    fn descriptors(&self, want: usize) -> Result<(), Reason> {
-        match self.fds.len() {
-            got if got == want => Ok(()),
-            got => Err(Reason::Descriptors { got, want }),
-        }
-    }
-
-    fn descriptor(mut self) -> Result<OwnedFd, Reason> {
-        self.descriptors(1)?;
-        let missing = Reason::Descriptors { got: 0, want: 1 };
-        self.fds.pop().ok_or(missing)
-    }
-
-    /// A queue's index and what signals it, if anything does, for the use of
-    /// `role` only.
-    fn vring_fd(mut self, role: Role) -> Result<(usize, Option<OwnedFd>), Reason> {
-        let VringFd { index, no_fd } = self.decode(VringFd::from_bytes)?;
-        if self.fds.len() != usize::from(!no_fd) {
-            return Err(Reason::DescriptorFlag(self.fds.len()));
-        }
-        let fd = self.fds.pop();
-        if let Some(fd) = &fd {
-            check_notifier(fd)?;
-            limit(fd, role).map_err(Reason::Rights)?;
-        }
-        Ok((usize::from(index), fd))
-    }
-}
-
-/// Writing to a file or a terminal may block; neither tells anyone anything.
-fn check_notifier(fd: &OwnedFd) -> Result<(), Reason> {
-    let kind = SFlag::from_bits_truncate(fstat(fd)?.st_mode & SFlag::S_IFMT.bits());
-    // An eventfd has no file type on Linux, and a pipe's on FreeBSD.
-    let fits = kind.is_empty() || kind == SFlag::S_IFIFO || kind == SFlag::S_IFSOCK;
-    fits.then_some(()).ok_or(Reason::Notifier)
 }
 
 fn index(state: VringState) -> usize {
