@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{MsgFlags, recv};
-use vtnetd::event::give_way;
+use vtnetd::event::{give_way, leave, processor};
 use vtnetd::netmap::abi::nmreq::{NETMAP_REQ_SYNC_KLOOP_START, NETMAP_REQ_SYNC_KLOOP_STOP};
 use vtnetd::netmap::ctrl::{ClientMemory, Fault};
 use vtnetd::netmap::port::Direction;
@@ -381,8 +381,18 @@ impl Channel {
         Ok(None)
     }
 
+    /// Before the service is waited for: leaves it the processor that it works on.
+    pub(crate) fn step_aside(&self) {
+        if let Some(place) = self.page.place() {
+            if processor() == Some(place) {
+                leave(place);
+            }
+        }
+    }
+
     #[cold]
     fn outcome_later(&mut self) -> Result<Outcome, Errno> {
+        self.step_aside();
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             give_way();

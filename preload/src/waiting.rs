@@ -144,6 +144,9 @@ fn linger(watched: &[Watched]) -> bool {
         let ready = with_channel(one.fd, |channel| Ok(channel.is_ready(one.wanted())));
         !matches!(ready, Some(Ok(false)))
     };
+    for one in watched {
+        with_channel(one.fd, |channel| Ok(channel.step_aside()));
+    }
     let mut vain = Vain::begin();
     loop {
         give_way();

@@ -34,6 +34,7 @@ mod kqueue;
 #[cfg(not(target_os = "linux"))]
 use kqueue as sys;
 mod give_way;
+mod processor;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +47,7 @@ use std::time::Duration;
 pub use alarm::{Alarm, PERIOD, rings};
 pub use give_way::give_way;
 pub use nix::sys::signal::Signal;
+pub use processor::{leave, processor};
 
 /// Most events that one [`Poller::wait`] returns; the rest come with the next.
 pub const EVENTS: usize = 64;

@@ -16,6 +16,7 @@ use super::strays::{Foreign, Strays};
 use super::wire::page::{Operation, Outcome, Service as Page};
 #[cfg(not(loom))]
 use super::wire::socket::{quiet_from_anyone, ring};
+use crate::event::processor;
 use crate::netmap::ctrl::Control;
 use crate::netmap::register::Registration;
 #[cfg(loom)]
@@ -369,6 +370,7 @@ impl Work for Client {
                 continue;
             };
             channel.last.store(number, Ordering::Relaxed);
+            channel.page.set_place(processor());
             channel.ring_if(channel.page.answer(number, outcome));
             if begun.is_some() {
                 self.go_on();

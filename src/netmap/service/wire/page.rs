@@ -10,6 +10,7 @@
 //! 72 extra    u64  service  more of the result
 //! 80 awake    u32  service  it looks at the page
 //! 84 ready    u32  service  how often what was waited for may have come
+//! 88 place    u32  service  the processor it is on, plus one; 0: it does not say
 //! ```
 //!
 //! **A request.** The client adds one to the request's number, stores number
@@ -35,6 +36,11 @@
 //! the request is made. One note is one change; more may come. Who has its rings
 //! itself ([`Operation::Borrow`]) leaves the note by [`Operation::Await`], and
 //! looks at the rings once more.
+//!
+//! **Place.** A client on the processor that the service works on is in its way,
+//! however often it gives that up, while there may be another that nobody needs.
+//! So the service says with each answer where it is, and who waits for it there
+//! goes elsewhere.
 //!
 //! **Sending.** [`Operation::Poll`] for room alone, where there is some, is
 //! answered before what was handed over is sent. The service does that before it
@@ -69,6 +75,7 @@ const ANSWER: usize = 64;
 const EXTRA: usize = 72;
 const AWAKE: usize = 80;
 const READY: usize = 84;
+const PLACE: usize = 88;
 
 const TXSYNC: u32 = 1;
 const RXSYNC: u32 = 2;
@@ -306,6 +313,17 @@ impl Client {
         self.page.word::<READY>().load(Ordering::Acquire)
     }
 
+    /// The processor that the service works on, as it said last; `None`: it
+    /// rests, or does not know.
+    #[inline]
+    pub fn place(&self) -> Option<u32> {
+        if self.page.word::<AWAKE>().load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let place = self.page.word::<PLACE>().load(Ordering::Relaxed);
+        place.checked_sub(1)
+    }
+
     /// The service is to ring when it has something to say. Whoever calls this
     /// looks once more before it waits for the bell.
     #[inline]
@@ -352,7 +370,7 @@ impl Service {
             (REQUEST, 8, 8),
             (SLEEPING, 12, 4),
             (ANSWER, 16, 8),
-            (AWAKE, 8, 4),
+            (AWAKE, 12, 4),
         ] {
             crate::word::model::share(self.page.0.as_ptr().wrapping_add(at), len, width);
         }
@@ -401,6 +419,13 @@ impl Service {
         fence(Ordering::SeqCst);
         let sleeping = self.page.word::<SLEEPING>();
         sleeping.load(Ordering::Relaxed) != 0 && sleeping.swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// Says which processor the service is on.
+    #[inline]
+    pub fn set_place(&self, processor: Option<u32>) {
+        let place = processor.map_or(0, |processor| processor.saturating_add(1));
+        self.page.word::<PLACE>().store(place, Ordering::Relaxed);
     }
 
     /// Says whether the service looks at the page from now on. Whoever says no

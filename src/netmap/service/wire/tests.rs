@@ -192,6 +192,23 @@ fn operations_go_over_the_page_and_results_back() {
 }
 
 #[test]
+fn a_service_has_a_place_while_it_works() {
+    let (service, fd) = Service::new().unwrap();
+    let client = Client::new(fd.as_fd()).unwrap();
+    service.set_awake(true);
+    assert_eq!(client.place(), None, "it has not said");
+    service.set_place(Some(0));
+    assert_eq!(client.place(), Some(0));
+    service.set_place(Some(7));
+    assert_eq!(client.place(), Some(7));
+    service.set_awake(false);
+    assert_eq!(client.place(), None, "it rests");
+    service.set_awake(true);
+    service.set_place(None);
+    assert_eq!(client.place(), None);
+}
+
+#[test]
 fn a_page_keeps_its_size() {
     let (_service, fd) = Service::new().unwrap();
     assert_eq!(nix::unistd::ftruncate(&fd, 0), Err(Errno::EPERM));
