@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use crate::processor::FRONT_END;
 
+/// Frames a second of a ping.
+pub const RATE: u32 = 1000;
+
 /// How long it may take beyond what it was asked for.
 const SOON: Duration = Duration::from_secs(20);
 /// How often it is tried to get an answer through a back end that just started.
@@ -86,10 +89,17 @@ pub fn get_through(socket: &Path) -> Result<()> {
 /// # Errors
 /// None comes back.
 pub fn ping(socket: &Path, time: Duration) -> Result<Times> {
-    let count = (1000 * time.as_secs()).to_string();
+    let count = (u64::from(RATE) * time.as_secs()).to_string();
     let guest = start(
         socket,
-        &["--rate", "1000", "--count", &count, "--json", "ping"],
+        &[
+            "--rate",
+            &RATE.to_string(),
+            "--count",
+            &count,
+            "--json",
+            "ping",
+        ],
     )?;
     let said = finish(guest, time)?;
     let summary: serde_json::Value = serde_json::from_str(&said)

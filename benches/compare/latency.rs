@@ -35,6 +35,16 @@ struct Sample {
     processor: f64,
     /// What it took just before to wake who sleeps at an eventfd.
     wake_up_us: f64,
+    /// The processor time that this took of who wakes somebody else in turn.
+    wake_up_processor_us: f64,
+}
+
+impl Sample {
+    /// The share of a processor that a frame there and back each millisecond takes
+    /// of who sleeps meanwhile and does nothing with it.
+    fn least(&self) -> f64 {
+        2.0 * self.wake_up_processor_us * 1e-6 * f64::from(generator::RATE)
+    }
 }
 
 /// Measures.
@@ -52,7 +62,7 @@ pub fn run(plan: &Plan) -> Result<()> {
     let mut samples: Vec<Vec<Sample>> = entrants.iter().map(|_| Vec::new()).collect();
     for _ in 0..plan.rounds {
         for (entrant, samples) in entrants.iter_mut().zip(&mut samples) {
-            let wake_up_us = line::wake_up()?;
+            let wake_up = line::wake_up()?;
             let mut back_end = entrant.server.start(&WORK)?;
             entrant.subject.command_line = back_end.command_line();
             let name = &entrant.subject.name;
@@ -60,13 +70,14 @@ pub fn run(plan: &Plan) -> Result<()> {
                 measure(&mut *back_end, plan.time).map_err(|error| error.while_doing(name))?;
             back_end.stop()?;
             eprintln!(
-                "{name}: p50 {} us, a wake-up {wake_up_us:.1} us",
-                times.p50_us
+                "{name}: p50 {} us, a wake-up {:.1} us",
+                times.p50_us, wake_up.time
             );
             samples.push(Sample {
                 times,
                 processor,
-                wake_up_us,
+                wake_up_us: wake_up.time,
+                wake_up_processor_us: wake_up.processor,
             });
         }
     }
@@ -102,6 +113,7 @@ fn tell(entrants: &[Entrant], samples: &[Vec<Sample>]) -> String {
         "p99 / testpmd's",
         "p50 above testpmd's, wake-ups",
         "processor, %",
+        "of two wake-ups alone",
     ]);
     let named = entrants.iter().zip(samples);
     let testpmd = named
@@ -136,13 +148,17 @@ fn tell(entrants: &[Entrant], samples: &[Vec<Sample>]) -> String {
                 2,
             ),
             table::column(of(|sample| sample.processor * 100.0), 2),
+            table::column(of(|sample| sample.processor / sample.least()), 2),
         ]);
     }
-    let wake_ups = samples.iter().flatten().map(|sample| sample.wake_up_us);
-    if let Some(wake_up) = Spread::of(wake_ups) {
+    let all = |value: fn(&Sample) -> f64| Spread::of(samples.iter().flatten().map(value));
+    let wake_up = all(|sample| sample.wake_up_us);
+    let least = all(|sample| sample.least() * 100.0);
+    if let (Some(wake_up), Some(least)) = (wake_up, least) {
         text += &format!(
             "\nA frame each millisecond, there and back, between guests that sleep meanwhile. It took\n\
-             {wake_up:.1} us to wake who sleeps at an eventfd on the other processor.\n"
+             {wake_up:.1} us to wake who sleeps at an eventfd on the other processor. Who is only woken\n\
+             for each of these frames, and wakes somebody else, takes {least:.2} % of a processor.\n"
         );
     }
     text

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bed::{Error, Result};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
+use nix::time::{ClockId, clock_gettime};
 
 use crate::processor::{BACK_END, FRONT_END, on};
 use crate::spread::Spread;
@@ -85,38 +86,56 @@ pub fn round_trip() -> Result<f64> {
     Ok(times.map_or(f64::NAN, |times| times.median))
 }
 
-/// Microseconds from writing to an eventfd until who sleeps there runs, on the
-/// other processor, a thousand times a second; the median.
+/// What it takes to wake a thread, in microseconds.
+pub struct WakeUp {
+    /// From writing to an eventfd until who sleeps there runs, on the other
+    /// processor; the median.
+    pub time: f64,
+    /// The processor time of who is woken so and wakes somebody else in turn, for
+    /// each time; the mean.
+    pub processor: f64,
+}
+
+/// Wakes a thread on the back end's processor a thousand times a second, which
+/// wakes one on the front end's each time.
 ///
 /// # Errors
 /// A processor is missing, or descriptors are.
-pub fn wake_up() -> Result<f64> {
-    // A semaphore: who is late is woken as often all the same.
-    let event = EventFd::from_flags(EfdFlags::EFD_SEMAPHORE).map_err(io::Error::from)?;
+pub fn wake_up() -> Result<WakeUp> {
+    let [there, back] = [(); 2].map(|()| EventFd::new().map_err(io::Error::from));
+    let (there, back) = (there?, back?);
     let written = AtomicU64::new(0);
     let origin = Instant::now();
     let now = || u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    let back_end = || -> io::Result<Vec<u64>> {
+    let back_end = || -> io::Result<(Vec<u64>, Duration)> {
+        let used = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from);
         let mut times = Vec::new();
+        let before = used()?;
         for _ in 0..WAKES {
-            event.read()?;
+            there.read()?;
             times.push(now().saturating_sub(written.load(Ordering::Acquire)));
+            back.write(1)?;
         }
-        Ok(times)
+        Ok((times, used()?.saturating_sub(before)))
     };
     let front_end = || -> io::Result<()> {
         for _ in 0..WAKES {
             thread::sleep(PAUSE);
             written.store(now(), Ordering::Release);
-            event.write(1)?;
+            there.write(1)?;
+            back.read()?;
         }
         Ok(())
     };
-    let (times, woken) = both(back_end, front_end)?;
+    let (measured, woken) = both(back_end, front_end)?;
     woken?;
-    let mut times = times?;
+    let (mut times, used) = measured?;
     times.sort_unstable();
     let middle = times.get(times.len() / 2).copied();
     let middle = middle.ok_or_else(|| Error::new("nobody was woken"))?;
-    Ok(Duration::from_nanos(middle).as_secs_f64() * 1e6)
+    let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
+    Ok(WakeUp {
+        time: microseconds(Duration::from_nanos(middle)),
+        processor: microseconds(used) / f64::from(WAKES),
+    })
 }

@@ -145,7 +145,10 @@ fn linger(watched: &[Watched]) -> bool {
         !matches!(ready, Some(Ok(false)))
     };
     for one in watched {
-        with_channel(one.fd, |channel| Ok(channel.step_aside()));
+        with_channel(one.fd, |channel| {
+            channel.step_aside();
+            Ok(())
+        });
     }
     let mut vain = Vain::begin();
     loop {

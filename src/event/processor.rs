@@ -1,6 +1,6 @@
 //! The processor that a thread is on, and how to get off it.
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use nix::sched::{sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// This thread, where a thread's number is asked for.
@@ -40,6 +40,8 @@ pub fn leave(processor: u32) {
 
 #[cfg(test)]
 mod tests {
+    use nix::sched::CpuSet;
+
     use super::*;
 
     /// How often it is tried: a thread may be moved back at once, by others' work.
