@@ -71,7 +71,6 @@ struct Session {
     status: u8,
     /// What NET_SET_MTU said.
     mtu: Option<u16>,
-    start_enabled: bool,
 }
 
 type Listener = Box<dyn Fn() + Send + Sync>;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::vring::{Kick, Vring, VringFault};
-use super::{Device, DeviceError, Event, MAX_PAIRS};
+use super::{Device, DeviceError, Event, MAX_PAIRS, QueuePair};
 use crate::virtio::queue::RingAddresses;
 use crate::virtio::spec::net;
 use crate::worker::Seat;
@@ -83,10 +83,7 @@ impl Device {
             seat.watch(fd.as_fd(), event)
                 .map_err(|error| DeviceError::Kick(index, error))?;
         }
-        if self.session().start_enabled {
-            vring.enable(true);
-            self.count_active_pairs();
-        }
+        self.count_active_pairs();
         seat.changed();
         self.tell_of(index, before, vring);
         result.map_err(|fault| DeviceError::Vring(index, fault))
@@ -138,24 +135,20 @@ impl Device {
         let (vring, seat, _) = self.queue(index)?;
         let (base, kick) = vring.stop();
         unwatch(seat, &kick);
+        self.count_active_pairs();
         let (name, ring) = (self.name(), self.ring_name(index));
         tracing::debug!("{name} {ring}: ring stopped at {base:#x}");
         Ok(base)
     }
 
-    /// Rings are enabled as soon as they start: what a front end that has not
-    /// negotiated protocol features expects.
-    pub fn set_rings_start_enabled(&self, yes: bool) {
-        self.session().start_enabled = yes;
-        if yes {
-            for (vring, seat, _) in self.queues() {
-                if !matches!(vring.kick(), Kick::Unset) {
-                    vring.enable(true);
-                    seat.changed();
-                }
-            }
-            self.count_active_pairs();
+    /// Enables all rings, those that have not started too: what a front end
+    /// expects that has not negotiated protocol features.
+    pub fn enable_all_vrings(&self) {
+        for (vring, seat, _) in self.queues() {
+            vring.enable(true);
+            seat.changed();
         }
+        self.count_active_pairs();
     }
 
     fn change(
@@ -180,13 +173,14 @@ impl Device {
         }
     }
 
-    /// Without the control queue it is the enabled rings that say how many
-    /// pairs receive.
+    /// Without the control queue it is the rings that are started and enabled
+    /// that say how many pairs receive.
     pub(super) fn count_active_pairs(&self) {
         if self.shared.features() & net::F_CTRL_VQ == 0 {
-            let enabled = self.pairs.iter().take_while(|pair| pair.rx.is_enabled());
-            let enabled = u16::try_from(enabled.count()).unwrap_or(MAX_PAIRS);
-            self.shared.set_active_pairs(enabled);
+            let receives = |pair: &&Arc<QueuePair>| pair.rx.is_enabled() && pair.rx.is_started();
+            let pairs = self.pairs.iter().take_while(receives).count();
+            let pairs = u16::try_from(pairs).unwrap_or(MAX_PAIRS);
+            self.shared.set_active_pairs(pairs);
         }
     }
 }

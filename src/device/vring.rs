@@ -279,7 +279,12 @@ impl Vring {
         self.lock().kick.clone()
     }
 
-    /// The ring is started and enabled.
+    /// The front end has started the ring and not stopped it.
+    pub fn is_started(&self) -> bool {
+        !matches!(self.lock().kick, Kick::Unset)
+    }
+
+    /// The ring is enabled, started or not.
     pub fn is_enabled(&self) -> bool {
         self.enabled.load(Ordering::Relaxed)
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -33,10 +33,11 @@ const STOP: u64 = 1000;
 const FAULT: u64 = 1001;
 const TOKEN_BASE: u64 = 7;
 
-/// Counts what is sent.
+/// Counts what is sent, and notes how many pairs receive.
 #[derive(Debug, Default)]
 pub struct Recorder {
     pub frames: AtomicU64,
+    pub pairs: AtomicU16,
 }
 
 impl Backend for Recorder {
@@ -50,6 +51,10 @@ impl Backend for Recorder {
 
     fn max_pairs(&self) -> u16 {
         u16::MAX
+    }
+
+    fn set_active_pairs(&self, pairs: u16) {
+        self.pairs.store(pairs, Ordering::SeqCst);
     }
 
     fn send(&self, _pair: usize, batch: &Batch<'_>) -> Sent {

@@ -15,6 +15,7 @@ mod front;
 mod kinds;
 mod moves;
 mod mutations;
+mod orders;
 mod refusals;
 mod requests;
 mod traps;

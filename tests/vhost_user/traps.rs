@@ -11,12 +11,12 @@ use vtnetd::worker::Polling;
 use crate::bed::{Bed, Plan};
 use crate::front::{Front, Memory, Notifiers};
 
-fn sent(bed: &Bed) -> u64 {
+pub fn sent(bed: &Bed) -> u64 {
     bed.recorder.frames.load(Ordering::SeqCst)
 }
 
 /// A front end with memory, whose driver accepted VERSION_1.
-fn ready(bed: &Bed) -> (Front, Memory) {
+pub fn ready(bed: &Bed) -> (Front, Memory) {
     let mut front = bed.connect();
     front.hello();
     front.accept(feature::VERSION_1);

@@ -280,7 +280,10 @@ impl Session {
         let names = feature_names::describe(features);
         tracing::debug!("{}: features: {features:#x}: {names}", device.name());
         self.negotiated = features & own != 0;
-        device.set_rings_start_enabled(!self.negotiated);
+        // Once, here: a front end that disables a ring later means it.
+        if !self.negotiated {
+            device.enable_all_vrings();
+        }
         Ok(())
     }
 

@@ -1,0 +1,58 @@
+//! The orders in which front ends say things.
+
+use std::sync::atomic::Ordering;
+
+use vtnetd::frontend::vhost_user::message::Request;
+use vtnetd::virtio::spec::feature;
+
+use crate::bed::Bed;
+use crate::front::Memory;
+use crate::traps::{ready, sent};
+
+#[test]
+fn a_ring_that_was_disabled_before_its_start_stays_disabled() {
+    // As old QEMUs do it with the pairs that their guest does not use.
+    let bed = Bed::new();
+    let mut front = bed.connect();
+    front.hello();
+    front.done(Request::SetFeatures, &feature::VERSION_1.to_ne_bytes(), &[]);
+    front.enable(1, false);
+    let memory = Memory::new();
+    front.share(&memory);
+    let ring = front.start(1, &memory);
+    memory.offer_frame(1, 0);
+    ring.kick.write(1).unwrap();
+    ring.interrupted();
+    assert_eq!((memory.used(1), sent(&bed)), (1, 0));
+    front.enable(1, true);
+    memory.offer_frame(1, 1);
+    ring.kick.write(1).unwrap();
+    ring.interrupted();
+    assert_eq!((memory.used(1), sent(&bed)), (2, 1));
+}
+
+#[test]
+fn frames_come_on_pairs_that_are_started_and_enabled() {
+    let bed = Bed::new();
+    let receiving = || bed.recorder.pairs.load(Ordering::SeqCst);
+    let (mut front, memory) = ready(&bed);
+    let _rings = [0, 1].map(|ring| front.start(ring, &memory));
+    for ring in 0..4 {
+        front.enable(ring, true);
+    }
+    assert_eq!(receiving(), 1, "two are enabled, one is started");
+    let _more = [2, 3].map(|ring| front.start(ring, &memory));
+    assert_eq!(receiving(), 2);
+    front.enable(2, false);
+    assert_eq!(receiving(), 1);
+    front.enable(2, true);
+    assert_eq!(receiving(), 2);
+    front.stop(2);
+    assert_eq!(receiving(), 1);
+    // Who knows no protocol features starts one pair, and all are enabled.
+    drop(front);
+    let mut front = bed.connect();
+    front.send(Request::SetFeatures, &feature::VERSION_1.to_ne_bytes(), &[]);
+    front.sync();
+    assert_eq!(receiving(), 1);
+}
