@@ -86,6 +86,8 @@ struct State {
     active: Option<Active>,
     /// Since the kick was set the ring had memory, or was said to have none.
     settled: bool,
+    /// Something was used since the ring was started.
+    has_used: bool,
     /// The gate: no new leases.
     closing: bool,
     leases: usize,
@@ -219,12 +221,20 @@ impl Vring {
         (old, result)
     }
 
-    /// How to interrupt the driver; `None`: it polls.
+    /// How to interrupt the driver; `None`: it polls. What was used before may
+    /// have been said where nobody listens any more, so it is said once again.
     ///
     /// # Errors
     /// As for [`set_size`](Self::set_size).
     pub fn set_call(&self, fd: Option<OwnedFd>) -> Result<(), VringFault> {
-        self.change(|state| state.call = fd)
+        self.change(|state| state.call = fd)?;
+        let mut state = self.lock();
+        if let (Some(fd), true) = (&state.call, state.active.is_some() && state.has_used) {
+            if let Err(fault) = signal(fd) {
+                self.fail(&mut state, fault.into());
+            }
+        }
+        Ok(())
     }
 
     /// How to say that the ring is wrong.
@@ -253,7 +263,10 @@ impl Vring {
     /// Stops the ring, after the last access. Returns where to go on
     /// and the kick descriptor that is to be watched no longer.
     pub fn stop(&self) -> (u32, Kick) {
-        let stopped = self.change(|state| (state.base(), std::mem::take(&mut state.kick)));
+        let stopped = self.change(|state| {
+            state.has_used = false;
+            (state.base(), std::mem::take(&mut state.kick))
+        });
         // A stopped ring is not set up, so nothing can have failed.
         stopped.unwrap_or_default()
     }
@@ -391,6 +404,7 @@ impl State {
     }
 
     fn interrupt(&mut self) -> Result<(), VringFault> {
+        self.has_used = true;
         let wanted = self
             .active
             .as_mut()

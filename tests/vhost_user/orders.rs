@@ -1,12 +1,13 @@
 //! The orders in which front ends say things.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use vtnetd::frontend::vhost_user::message::Request;
 use vtnetd::virtio::spec::feature;
 
 use crate::bed::Bed;
-use crate::front::Memory;
+use crate::front::{Front, Memory, Notifiers};
 use crate::traps::{ready, sent};
 
 #[test]
@@ -55,4 +56,36 @@ fn frames_come_on_pairs_that_are_started_and_enabled() {
     front.send(Request::SetFeatures, &feature::VERSION_1.to_ne_bytes(), &[]);
     front.sync();
     assert_eq!(receiving(), 1);
+}
+
+#[test]
+fn who_changes_the_call_descriptor_misses_no_interrupt() {
+    // The old one, or none, may have had the interrupt when nobody listened.
+    let bed = Bed::new();
+    let (mut front, memory) = ready(&bed);
+    let first = Notifiers::new();
+    front.prepare(1, &memory, None);
+    front.enable(1, true);
+    front.signal(Request::SetVringKick, 1, Some(first.kick.as_fd()));
+    // Nothing was used: there is nothing to say.
+    front.signal(Request::SetVringCall, 1, Some(first.call.as_fd()));
+    assert!(first.call.read().is_err());
+    front.signal(Request::SetVringCall, 1, None);
+    memory.offer_frame(1, 0);
+    first.kick.write(1).unwrap();
+    while memory.used(1) == 0 {
+        front.sync();
+    }
+    front.signal(Request::SetVringCall, 1, Some(first.call.as_fd()));
+    first.interrupted();
+    let second = Notifiers::new();
+    front.signal(Request::SetVringCall, 1, Some(second.call.as_fd()));
+    second.interrupted();
+    // Not while the ring is stopped, nor before it has used anything since.
+    front.stop(1);
+    front.signal(Request::SetVringCall, 1, Some(first.call.as_fd()));
+    front.done(Request::SetVringBase, &Front::state(1, 1), &[]);
+    front.signal(Request::SetVringKick, 1, Some(first.kick.as_fd()));
+    front.signal(Request::SetVringCall, 1, Some(second.call.as_fd()));
+    assert!(first.call.read().is_err() && second.call.read().is_err());
 }
