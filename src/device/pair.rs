@@ -13,7 +13,7 @@ use super::steering::Steering;
 use super::vring::{Kick, Vring};
 use super::{rx, tx};
 use crate::backend::Backend;
-use crate::net::ethernet::{Mac, TAG_LEN};
+use crate::net::ethernet::{Mac, TAG_LEN, TYPE_SERVICE_VLAN, TYPE_VLAN};
 use crate::net::frame::ETHER_HEADER;
 use crate::virtio::net_header::{GSO_NONE, LEN, LEN_LEGACY, NetHeader};
 use crate::virtio::queue::VirtQueue;
@@ -114,8 +114,7 @@ impl Shared {
         let max = if self.features() & net::F_MTU == 0 {
             usize::MAX
         } else {
-            // A VLAN tag does not count against the MTU.
-            usize::from(self.config().mtu()) + ETHER_HEADER + TAG_LEN
+            usize::from(self.config().mtu()) + ETHER_HEADER
         };
         self.max_frame.store(max, Ordering::Relaxed);
     }
@@ -167,10 +166,17 @@ impl Shared {
 
 /// Whether a guest whose longest frame has `max` bytes may get one of `len`: a
 /// driver that has negotiated the MTU must not get longer ones, but to be
-/// segmented (5.1.4.1).
+/// segmented (5.1.4.1). A VLAN tag is of the Ethernet header and does not count
+/// against the MTU; `ether_type` is asked only where that matters.
 #[inline]
-pub(super) fn fits_mtu(max: usize, header: &NetHeader, len: usize) -> bool {
-    header.gso_type != GSO_NONE || len <= max
+pub(super) fn fits_mtu(
+    max: usize,
+    header: &NetHeader,
+    len: usize,
+    ether_type: impl FnOnce() -> u16,
+) -> bool {
+    let is_tagged = || matches!(ether_type(), TYPE_VLAN | TYPE_SERVICE_VLAN);
+    header.gso_type != GSO_NONE || len <= max || len - max <= TAG_LEN && is_tagged()
 }
 
 /// Length in bytes of the virtio-net header with these features (5.1.6.1).

@@ -16,7 +16,7 @@ use super::pair::{QueuePair, fits_mtu};
 use super::queue_port::write_header;
 use super::vring::VringFault;
 use crate::backend::{Dropped, Received, Room};
-use crate::net::frame::{BATCH, FRAME_PARTS, MAX_FRAME};
+use crate::net::frame::{BATCH, ETHER_HEADER, EtherHeader, FRAME_PARTS, MAX_FRAME};
 use crate::virtio::memory::{GuestMemory, Readable, Writable};
 use crate::virtio::net_header::NetHeader;
 use crate::virtio::queue::{Chain, Parts, Pop, Queue, RingError, VirtQueue};
@@ -217,7 +217,8 @@ impl Room for Pull<'_> {
             self.waiting.first().map_or(0, |w| w.capacity as usize)
         };
         let mut left = len.saturating_add(self.header_len);
-        if left > usable || !fits_mtu(self.pair.shared.max_frame(), header, len) {
+        let ether_type = || ether_type(self.body.iter().map(|part| part.as_readable()));
+        if left > usable || !fits_mtu(self.pair.shared.max_frame(), header, len, ether_type) {
             self.drop(Dropped::TooLong);
             return;
         }
@@ -271,6 +272,16 @@ impl Room for Pull<'_> {
         };
         counter.add(1);
     }
+}
+
+/// The EtherType of the frame that begins with these parts.
+fn ether_type<'m>(parts: impl Iterator<Item = Readable<'m>>) -> u16 {
+    let mut start = [0; ETHER_HEADER];
+    let mut len = 0;
+    for part in parts {
+        len += part.read(&mut start[len..]);
+    }
+    EtherHeader::from(start).ether_type()
 }
 
 /// Receives what waits at a pulling back end, one batch. Returns how many

@@ -52,7 +52,9 @@ impl Rules<'_> {
     /// Whether the guest is to have a frame; if not, it is counted.
     fn passes(&self, batch: &Batch<'_>, frame: &Frame) -> bool {
         let accepted = || accepts(&frame.header, self.offloads, || batch.parts(frame));
-        let refused = if !fits_mtu(self.max_frame, &frame.header, frame.len as usize) {
+        let ether_type = || frame.ether.ether_type();
+        let len = frame.len as usize;
+        let refused = if !fits_mtu(self.max_frame, &frame.header, len, ether_type) {
             &self.stats.too_long
         } else if !batch.is_plain() && !accepted() {
             // It has changed its mind since the switch asked.

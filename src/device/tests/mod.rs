@@ -200,10 +200,21 @@ fn without_buffers_frames_are_dropped_and_counted() {
 fn a_driver_that_negotiated_the_mtu_gets_no_longer_frame() {
     let [mut a, mut b] = two([MODERN, MODERN | net::F_MTU]);
     b.offer(8, &[4096]);
-    let frames = [1514, 1518, 1519, 3000].map(|len| (PLAIN, frame(2, 1, len)));
+    let frames = [1514, 1515, 1518, 3000].map(|len| (PLAIN, frame(2, 1, len)));
     a.send(&frames, &[]);
-    assert_eq!(b.received().len(), 2);
-    assert_eq!(b.pair.rx_stats.too_long.get(), 2);
+    assert_eq!(b.received().len(), 1);
+    assert_eq!(b.pair.rx_stats.too_long.get(), 3);
+    // A VLAN tag is of the Ethernet header, which does not count.
+    for tag in [[0x81, 0], [0x88, 0xa8]] {
+        let frames = [1518, 1519].map(|len| {
+            let mut frame = frame(2, 1, len);
+            frame[12..14].copy_from_slice(&tag);
+            (PLAIN, frame)
+        });
+        a.send(&frames, &[]);
+        assert_eq!(b.received().len(), 1);
+    }
+    assert_eq!(b.pair.rx_stats.too_long.get(), 5);
 }
 
 /// What a guest receives is built from checked fields.
