@@ -191,10 +191,11 @@ fn place<'m>(
 }
 
 /// Takes chains for `need` bytes: several when they are mergeable, else one.
-/// Returns the index of the first, behind bad ones that are handed back empty
-/// in any case, and whether there is room. `budget` is how many chains may
-/// still be looked at in this turn. A bad one among the frame's counts as one of the frame's buffers, because the
-/// driver counts used entries.
+/// Returns the index of the first, behind bad ones and ones without any room,
+/// which are handed back empty in any case, and whether there is room. `budget`
+/// is how many chains may still be looked at in this turn. A bad one among the
+/// frame's counts as one of the frame's buffers, because the driver counts used
+/// entries.
 #[inline]
 fn reserve<'m>(
     pair: &QueuePair,
@@ -222,13 +223,22 @@ fn reserve<'m>(
         *budget -= 1;
         let popped = queue.pop(memory, &mut collect)?;
         let len = collect.len;
-        let chain = match popped {
+        let found = match popped {
             Pop::Empty if placement.chains.len() == first => {
                 return Ok((first, Err(NoRoom::Empty)));
             }
             Pop::Empty => return Ok((first, Err(NoRoom::Few))),
             Pop::Bad(chain, fault) => {
                 tracing::debug!("{}: receive chain returned: {fault}", pair.shared.name);
+                Err(chain)
+            }
+            // No frame could ever use it up.
+            Pop::Chain(chain) if len == 0 => Err(chain),
+            Pop::Chain(chain) => Ok(chain),
+        };
+        let chain = match found {
+            Ok(chain) => chain,
+            Err(chain) => {
                 pair.rx_stats.bad_chains.add(1);
                 placement.parts.truncate(before);
                 if placement.chains.try_push((chain, 0)).is_err() {
@@ -240,7 +250,6 @@ fn reserve<'m>(
                 }
                 continue;
             }
-            Pop::Chain(chain) => chain,
         };
         let capacity = u32::try_from(len).unwrap_or(u32::MAX);
         if placement.chains.try_push((chain, capacity)).is_err() {
