@@ -287,18 +287,21 @@ impl Device {
         Ok(())
     }
 
-    /// Writes to the configuration space. Only a driver without
-    /// `VIRTIO_NET_F_CTRL_MAC_ADDR` may, and only the MAC address.
+    /// Writes to the configuration space, and only to the MAC address: that is
+    /// read-only for all drivers but legacy ones without
+    /// `VIRTIO_NET_F_CTRL_MAC_ADDR` (5.1.4.2), if it is not restored after a
+    /// migration.
     ///
     /// # Errors
-    /// When that is not all inside the address.
-    pub fn write_config(&self, offset: u32, from: &[u8]) -> Result<(), DeviceError> {
+    /// When that is not all inside the address, or not for the driver to do.
+    pub fn write_config(&self, offset: u32, from: &[u8], restore: bool) -> Result<(), DeviceError> {
+        let read_only = feature::VERSION_1 | net::F_CTRL_MAC_ADDR;
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let mut mac = self.shared.config().mac;
         let into = mac.0[..MAC_LEN]
             .get_mut(start..)
             .and_then(|rest| rest.get_mut(..from.len()))
-            .filter(|_| self.shared.features() & net::F_CTRL_MAC_ADDR == 0)
+            .filter(|_| restore || self.shared.features() & read_only == 0)
             .ok_or(config_error(offset, from.len(), "written"))?;
         into.copy_from_slice(from);
         self.shared.set_mac(mac);

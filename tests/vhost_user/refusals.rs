@@ -51,7 +51,7 @@ fn all() -> Vec<Right> {
     let mut config = ConfigAccess {
         offset: 0,
         size: 6,
-        flags: 0,
+        flags: ConfigAccess::MIGRATION,
     }
     .to_bytes()
     .to_vec();

@@ -189,6 +189,13 @@ fn configuration_space_is_written_where_it_can_be() {
     front.refused(Request::SetConfig, &config(6, 2, 0), &[]);
     front.refused(Request::SetConfig, &config(0, 6, 7), &[]);
     front.refused(Request::SetConfig, &config(u32::MAX, 6, 0), &[]);
+    // A modern driver cannot write it; a migration can.
+    front.accept(feature::VERSION_1);
+    front.refused(Request::SetConfig, &config(0, 6, 0), &[]);
+    assert_eq!(front.ask(Request::GetConfig, &config(0, 6, 0)), reply);
+    front.done(Request::SetConfig, &config(0, 6, 1), &[]);
+    let reply = front.ask(Request::GetConfig, &config(0, 6, 0));
+    assert_eq!(reply[12..], [0; 6]);
 }
 
 #[test]

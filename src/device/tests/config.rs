@@ -59,16 +59,22 @@ fn the_configuration_space_says_what_the_device_is() {
 #[test]
 fn only_the_address_may_be_written_and_not_across_its_end() {
     with_device(None, |device| {
-        device.write_config(4, &[8, 9]).unwrap();
+        device.write_config(4, &[8, 9], false).unwrap();
         assert_eq!(config(device)[..6], [2, 0, 0, 0, 8, 9]);
         for (offset, len) in [(5, 2), (6, 1), (0, 7), (u32::MAX, 1)] {
-            assert!(device.write_config(offset, &vec![0; len]).is_err());
+            assert!(device.write_config(offset, &vec![0; len], true).is_err());
         }
         assert_eq!(config(device)[..6], [2, 0, 0, 0, 8, 9]);
-        // With the control command for it, the field is read-only (5.1.4.2).
-        let features = net::F_CTRL_VQ | net::F_CTRL_MAC_ADDR;
-        device.set_features(features).unwrap();
-        assert!(device.write_config(0, &[0]).is_err());
+        // With the control command for it, and for any modern driver, the field
+        // is read-only (5.1.4.2), but to a migration.
+        let by_command = net::F_CTRL_VQ | net::F_CTRL_MAC_ADDR;
+        for features in [by_command, feature::VERSION_1] {
+            device.set_features(features).unwrap();
+            assert!(device.write_config(5, &[10], false).is_err());
+        }
+        assert_eq!(config(device)[..6], [2, 0, 0, 0, 8, 9]);
+        device.write_config(5, &[10], true).unwrap();
+        assert_eq!(config(device)[..6], [2, 0, 0, 0, 8, 10]);
         device.reset();
         assert_eq!(config(device)[..6], MAC.0);
     });

@@ -440,12 +440,12 @@ fn read_config(device: &Device, body: &Body<'_>) -> Result<Answer, Reason> {
 
 fn write_config(device: &Device, body: &Body<'_>) -> Result<(), Reason> {
     let (access, bytes) = body.plain(owned_config)?;
-    match access.flags {
-        ConfigAccess::WRITABLE | ConfigAccess::MIGRATION => {
-            Ok(device.write_config(access.offset, &bytes)?)
-        }
-        flags => Err(Reason::Value(u64::from(flags))),
-    }
+    let restore = match access.flags {
+        ConfigAccess::WRITABLE => false,
+        ConfigAccess::MIGRATION => true,
+        flags => return Err(Reason::Value(u64::from(flags))),
+    };
+    Ok(device.write_config(access.offset, &bytes, restore)?)
 }
 
 fn owned_config(raw: &[u8]) -> Option<(ConfigAccess, Vec<u8>)> {
