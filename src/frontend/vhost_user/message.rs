@@ -415,11 +415,14 @@ pub fn region_to_bytes(region: &RegionSpec) -> [u8; SINGLE_REGION_LEN] {
 pub struct MemoryTable(pub ArrayVec<RegionSpec, MAX_FDS>);
 
 impl MemoryTable {
-    /// The wire form, read: a count, padding, and exactly that many regions.
+    /// The wire form, read: a count, padding, and that many regions, or room
+    /// for as many as there can be, as the specification draws it.
     pub fn from_bytes(raw: &[u8]) -> Option<Self> {
         let count = usize::try_from(u32_at(raw, 0)?).ok()?;
-        let regions = raw.get(8..)?;
-        let matches = count <= MAX_FDS && regions.len() == count * REGION_LEN;
+        let room = raw.get(8..)?;
+        let most = MAX_FDS * REGION_LEN;
+        let regions = room.get(..count.checked_mul(REGION_LEN)?)?;
+        let matches = regions.len() <= most && (room.len() == regions.len() || room.len() == most);
         matches.then(|| regions.chunks_exact(REGION_LEN).map(read_region).collect())?
     }
 

@@ -113,6 +113,10 @@ fn memory_payloads() {
         let table: MemoryTable = (0..count).map(|_| region).collect();
         exact(&raw, &table, MemoryTable::from_bytes);
         assert_eq!(table.to_bytes(), raw);
+        // As the specification draws it: room for eight, of which some are used.
+        let mut room = raw;
+        room.resize(8 + 8 * 32, 0xa5);
+        assert_eq!(MemoryTable::from_bytes(&room), Some(table));
     }
     let nine = [words(&[9, 0]), longs(&[1, 2, 3, 4]).repeat(9)].concat();
     assert_eq!(MemoryTable::from_bytes(&nine), None);
