@@ -410,17 +410,7 @@ fn memory(device: &Device, request: Request, body: Body<'_>) -> Result<Answer, R
 }
 
 fn tell_of(device: &Device, region: &RegionSpec) {
-    let RegionSpec {
-        guest_addr,
-        user_addr,
-        len,
-        offset,
-    } = region;
-    tracing::debug!(
-        "{}: memory at {guest_addr:#x}: {len:#x} bytes, the front end's {user_addr:#x}, from \
-         {offset:#x} of its file",
-        device.name()
-    );
+    tracing::debug!("{}: memory at {region}", device.name());
 }
 
 /// What cannot be read is answered by a message without payload.

@@ -15,6 +15,7 @@ pub(crate) mod prefetch;
 mod view;
 mod window;
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -47,29 +48,45 @@ pub struct RegionSpec {
     pub offset: u64,
 }
 
+impl fmt::Display for RegionSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            guest_addr,
+            user_addr,
+            len,
+            offset,
+        } = self;
+        write!(
+            f,
+            "{guest_addr:#x} ({len:#x} bytes, the front end's {user_addr:#x}, from {offset:#x} of \
+             its file)"
+        )
+    }
+}
+
 /// Why a memory table was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// A length of zero, or an address range that wraps around.
-    #[error("memory region {0:x?} is empty or passes the end of the address space")]
+    #[error("memory region at {0} is empty or passes the end of the address space")]
     Range(RegionSpec),
     /// Two regions claim the same address.
-    #[error("memory regions {0:x?} and {1:x?} overlap")]
+    #[error("memory regions at {0} and at {1} overlap")]
     Overlap(RegionSpec, RegionSpec),
     /// The descriptor holds less than the region says.
-    #[error("memory region {0:x?} ends beyond its descriptor's {1:#x} bytes")]
+    #[error("memory region at {0} ends beyond its descriptor's {1:#x} bytes")]
     Short(RegionSpec, u64),
     /// The system refused to map it.
-    #[error("memory region {0:x?} cannot be mapped: {1}; share it with share=on")]
+    #[error("memory region at {0} cannot be mapped: {1}; share it with share=on")]
     Map(RegionSpec, nix::Error),
     /// No such region to remove.
-    #[error("memory region {0:x?} is not in the table")]
+    #[error("memory region at {0} is not in the table")]
     Unknown(RegionSpec),
     /// More than [`MAX_BYTES`].
-    #[error("memory region {0:x?} would make the table longer than {MAX_BYTES:#x} bytes")]
+    #[error("memory region at {0} would make the table longer than {MAX_BYTES:#x} bytes")]
     TooLong(RegionSpec),
     /// All devices together have mapped as much as the process maps.
-    #[error("memory region {0:x?} is more than can be mapped beside other devices' memory")]
+    #[error("memory region at {0} is more than can be mapped beside other devices' memory")]
     NoSpace(RegionSpec),
     /// More than [`MAX_REGIONS`].
     #[error("more than {MAX_REGIONS} memory regions")]

@@ -23,6 +23,16 @@ fn spec(guest_addr: u64, user_addr: u64, len: u64) -> RegionSpec {
 }
 
 #[test]
+fn a_refusal_says_which_region_it_is_about() {
+    let error = GuestMemory::new([(spec(0x1000, 0x2000, 0x3000), memfd(0x1000))]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "memory region at 0x1000 (0x3000 bytes, the front end's 0x2000, from 0x0 of its file) \
+         ends beyond its descriptor's 0x1000 bytes"
+    );
+}
+
+#[test]
 fn addresses_of_both_kinds_are_looked_up() {
     let memory = GuestMemory::new([
         (spec(0x10000, 0x7000_0000, 0x2000), memfd(0x2000)),
