@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Test> {
     };
     vec![
         Test::new("service::serves_its_devices_and_ends", serves).needing(needs()),
+        Test::new("service::serves_other_programs_alone", alone).needing(needs()),
         Test::new("service::says_why_it_does_not_start", refuses).needing(needs()),
     ]
 }
@@ -78,10 +79,17 @@ fn serves() -> Result<()> {
     }
     service.done("onestart", &variables)?;
     // Whatever fails below, it is not left running.
-    let checked = service.done("onestatus", &variables).and_then(|_| {
+    let checked = service.done("onestatus", &variables).and_then(|status| {
         for name in ["vm1.sock", "vm2.sock"] {
             UnixStream::connect(service.scratch.path("sockets").join(name))?;
         }
+        let wrong = [("vtnetd_devices", "vm-1")];
+        if service.run("onerestart", &wrong)?.status.success()
+            || service.done("onestatus", &variables)? != status
+        {
+            return Err(Error::new("what cannot start again was stopped"));
+        }
+        service.done("onerestart", &variables)?;
         service.done("onereport", &variables)
     });
     let stopped = service.done("onestop", &variables);
@@ -93,6 +101,21 @@ fn serves() -> Result<()> {
         return Err(Error::new("it is still there after its end"));
     }
     Ok(())
+}
+
+/// No device, but a netmap service.
+fn alone() -> Result<()> {
+    let service = Service::new()?;
+    let socket = service.scratch.path("netmap");
+    let flags = format!("-N {}", socket.display());
+    let variables = [("vtnetd_flags", flags.as_str())];
+    service.done("onestart", &variables)?;
+    let there = socket.exists();
+    service.done("onestop", &variables)?;
+    if there {
+        return Ok(());
+    }
+    Err(Error::new("it does not listen"))
 }
 
 fn refuses() -> Result<()> {
