@@ -40,10 +40,12 @@ fn request(name: &str, pairs: u16) -> Result<Request, OpenError> {
             });
         }
         let rings = pairs.clamp(1, MAX_PAIRS);
-        // A port that this makes has a ring for each pair.
+        // A port that this makes has a ring for each pair, and nobody else binds
+        // them: a second process that was given the same port is to be told.
         return Ok(Request {
             tx_rings: rings,
             rx_rings: rings,
+            flags: nmreq::NR_EXCLUSIVE,
             ..Request::new(name)
         });
     }
@@ -95,8 +97,15 @@ impl NetmapHost {
                         self.name
                     ));
                 }
+                Some(libc::EBUSY) if self.is_switch_port() => {
+                    "another process has this port; stop that, or name another"
+                }
                 Some(libc::EBUSY) => {
                     "another program has these rings for itself, or the interface is on a switch"
+                }
+                Some(libc::EINVAL) if self.is_switch_port() => {
+                    "write a port that no interface of the host has the name of; valectl(8) puts \
+                     interfaces on a switch"
                 }
                 Some(libc::EINVAL) => {
                     "netmap says why in dmesg(8); rings have numbers from 0 on, and the MTU must \
@@ -105,6 +114,10 @@ impl NetmapHost {
                 Some(libc::ENOMEM) => {
                     "netmap says in dmesg(8) what is short; raise dev.netmap.if_num, ring_num or \
                      buf_num"
+                }
+                Some(libc::EIO) => {
+                    "an interface that was never up has no buffers: ifconfig IF up; if it is up, \
+                     netmap says why in dmesg(8)"
                 }
                 _ => "netmap says why in dmesg(8)",
             };
@@ -119,6 +132,9 @@ impl NetmapHost {
     /// One descriptor for all rings that were asked for, or, where that is
     /// several, one for each.
     fn rings(&self) -> Result<(Registered, Vec<(OwnedFd, u64)>), OpenError> {
+        if self.is_switch_port() && self.request.tx_rings > 1 {
+            return self.own_rings();
+        }
         let all = self.device()?;
         let registered = self.register(&all, &self.request)?;
         let one_by_one = each_ring(&self.request, &registered);
@@ -133,6 +149,33 @@ impl NetmapHost {
             Ok((device.into(), offset))
         });
         Ok((registered, each.collect::<Result<_, OpenError>>()?))
+    }
+
+    /// A descriptor for each ring of a port of a switch, which nobody else binds.
+    fn own_rings(&self) -> Result<(Registered, Vec<(OwnedFd, u64)>), OpenError> {
+        let first = Request {
+            mode: RingMode::One(0),
+            ..self.request.clone()
+        };
+        let bind = |request: &Request| -> Result<_, OpenError> {
+            let device = self.device()?;
+            let registered = self.register(&device, request)?;
+            Ok((registered, OwnedFd::from(device)))
+        };
+        let (registered, device) = bind(&first)?;
+        let mut rings = vec![(device, registered.offset)];
+        let shared = Request {
+            flags: 0,
+            ..self.request.clone()
+        };
+        for mut request in each_ring(&shared, &registered) {
+            if request.mode != first.mode {
+                request.flags |= first.flags;
+                let (more, device) = bind(&request)?;
+                rings.push((device, more.offset));
+            }
+        }
+        Ok((registered, rings))
     }
 
     /// The MTU of the interface that this is about. Says what keeps frames

@@ -21,6 +21,8 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("vale::ports_go_with_the_process", gone),
         Test::new("vale::ports_come_and_go_within_a_process", openings),
+        Test::new("vale::a_port_with_the_name_of_an_interface", interface),
+        Test::new("vale::a_port_belongs_to_one_process", owned),
     ]
 }
 
@@ -39,6 +41,28 @@ fn gone() -> Result<()> {
         same(before.get_or_insert_with(|| memory.clone()), &memory)?;
     }
     Ok(())
+}
+
+/// A second one would take frames away from the first.
+fn owned() -> Result<()> {
+    for queues in [1, 2] {
+        let _served = Served::start(&[format!("vale9:a,type=kernel,queues={queues}")])?;
+        for pairs in [1, 2] {
+            match wrong(NetmapHost::new("vale9:a", pairs))?.open() {
+                Err(error) if error.to_string().contains("another process has this") => {}
+                other => return Err(Error::new(format!("{queues} and {pairs}: {other:?}"))),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Which the kernel takes for the interface itself.
+fn interface() -> Result<()> {
+    match wrong(NetmapHost::new("vale9:lo0", 1))?.open() {
+        Err(error) if error.to_string().contains("valectl(8) puts") => Ok(()),
+        other => Err(Error::new(format!("{other:?}"))),
+    }
 }
 
 /// Ports that come and go within one process.
