@@ -67,13 +67,16 @@ impl Device {
                 self.watch_backend();
                 self.apply_link(&host);
             }
-            Err(error @ OpenError::Absent(_)) => tracing::debug!("{error}"),
             Err(error) => {
-                let error = error.to_string();
-                if host.refused.as_ref() != Some(&error) {
-                    tracing::warn!("{error}");
-                    host.refused = Some(error);
+                let said = error.to_string();
+                if host.refused.as_ref() == Some(&said) {
+                    return;
                 }
+                match error {
+                    OpenError::Absent(_) => tracing::info!("{said}"),
+                    _ => tracing::warn!("{said}"),
+                }
+                host.refused = Some(said);
             }
         }
     }

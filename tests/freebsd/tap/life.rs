@@ -137,6 +137,8 @@ fn waited_for(kind: &str) -> Result<()> {
     for round in 1..4 {
         destroy(&name)?;
         served.vtnetd.wait_for_log("gone from the host")?;
+        let cure = format!("make it again: ifconfig {name} create");
+        served.vtnetd.wait_for_log(&cure)?;
         assert!(!interfaces()?.contains(&name));
         run(&format!("ifconfig {name} create up"))?;
         served.vtnetd.wait_for_log("back on the host")?;
@@ -206,11 +208,26 @@ fn errors() -> Result<()> {
         "{busy}"
     );
     let before = interfaces()?;
-    let none = refused("tapnumber");
-    assert!(
-        none.starts_with("tapnumber: ") && none.contains("ifconfig"),
-        "{none}"
-    );
+    run("ifconfig tap73 create name tapother")?;
+    let renamed = refused("tap73");
+    run("ifconfig tapother destroy")?;
+    assert!(renamed.contains("it was renamed"), "{renamed}");
+    run("ifconfig lo74 create name tap74")?;
+    let other = refused("tap74");
+    run("ifconfig tap74 destroy")?;
+    assert!(other.contains("no tap or vmnet interface"), "{other}");
+    // To ask for its very name would make it.
+    assert!(!run("ls /dev")?.contains("tap74"));
+    for name in ["tapnumber", "tap32768", "vmnetnumber"] {
+        let none = refused(name);
+        let (said, cure) = none.split_once("make it first: ").unwrap_or((&none, ""));
+        assert!(said.starts_with(&format!("{name}: there is no")), "{none}");
+        assert_eq!(interfaces()?, before);
+        run(cure)?;
+        let opened = backend::open(&backend::Spec::new(name, 1), &Switches::default());
+        drop(opened.map_err(|error| Error::new(format!("{cure}: {error}")))?);
+        run(&format!("ifconfig {name} destroy"))?;
+    }
     assert_eq!(interfaces()?, before);
     Ok(())
 }

@@ -121,9 +121,16 @@ pub(in super::super) fn open(
     let control = Control::new().map_err(refused)?;
     let existed = if_nametoindex(name).ok();
     let absent = || {
-        OpenError::Absent(format!(
-            "{name}: the interface is not there; make it again: ifconfig {name} create"
-        ))
+        OpenError::Absent(match occasion {
+            Occasion::First => format!(
+                "{name}: this is no tap or vmnet interface, or it is being destroyed; take another"
+            ),
+            Occasion::AgainOurs => format!("{name}: the interface is being destroyed"),
+            Occasion::AgainTheirs => format!(
+                "{name}: the interface is not there; make it again: {}",
+                create_command(name)
+            ),
+        })
     };
     // It may be gone by the time that it is asked about: whoever destroys it was
     // waiting for us. To open what is left of it would keep that there.
@@ -131,18 +138,27 @@ pub(in super::super) fn open(
         let in_group = control.is_in_group(name, &DRIVERS);
         matches!(in_group, Ok(false) | Err(Errno::ENXIO))
     };
-    if existed.is_none() && occasion == Occasion::AgainTheirs
-        || existed.is_some() && occasion != Occasion::First && is_leaving()
-    {
+    if existed.is_none() && occasion == Occasion::AgainTheirs || existed.is_some() && is_leaving() {
         return Err(absent());
     }
     let created = match existed {
         Some(_) => None,
+        // No kernel makes it; one that is in another network stack has a device.
+        None if !is_makeable(name) && !has_device(name) => {
+            return Err(OpenError::Absent(format!(
+                "{name}: there is no such interface, and only tap0 to tap{0} and vmnet0 to \
+                 vmnet{0} are made here; make it first: {1}",
+                NUMBERS.end - 1,
+                create_command(name)
+            )));
+        }
         None => match create(&control, name) {
             Ok(created) => Some(created),
             Err(Errno::EEXIST) if if_nametoindex(name).is_err() => {
                 return Err(OpenError::Absent(format!(
-                    "{name}: the interface is being destroyed; start again when it is gone"
+                    "{name}: its device is there without it: it was renamed, is in another \
+                     network stack, or is being destroyed; take another, or start again when \
+                     /dev/{name} is gone"
                 )));
             }
             // The kernel may let us make it by opening it all the same.
@@ -218,6 +234,25 @@ fn create(control: &Control, name: &str) -> Result<String, Errno> {
     Err(Errno::ENOSPC)
 }
 
+/// The kernel makes an interface `name`: one that is new, or has a number.
+fn is_makeable(name: &str) -> bool {
+    let number = DRIVERS.iter().find_map(|driver| name.strip_prefix(driver));
+    number.is_some_and(|number| {
+        let parsed = number.parse::<u32>();
+        let found = parsed.ok().filter(|found| NUMBERS.contains(found));
+        number.is_empty() || found.is_some_and(|found| found.to_string() == number)
+    })
+}
+
+/// What makes the interface `name`.
+fn create_command(name: &str) -> String {
+    let driver = DRIVERS.iter().find(|driver| name.starts_with(**driver));
+    match driver {
+        Some(driver) if !is_makeable(name) => format!("ifconfig {driver} create name {name}"),
+        _ => format!("ifconfig {name} create"),
+    }
+}
+
 /// Whether there is a device `name`. To ask for its very name would make it.
 fn has_device(name: &str) -> bool {
     let devices = std::fs::read_dir("/dev");
@@ -287,7 +322,7 @@ fn cure(error: &io::Error) -> &'static str {
             "run as root, or let this user open its device (devfs.rules(5))"
         }
         Some(Errno::ENOENT) => {
-            "run as root, or make it (ifconfig NAME create); if that fails: kldload if_tuntap"
+            "run as root, or make it: ifconfig NAME create; if that fails: kldload if_tuntap"
         }
         Some(Errno::EMFILE | Errno::ENFILE) => "raise the limit of open files (ulimit -n)",
         _ => "see tap(4)",
@@ -299,6 +334,24 @@ mod tests {
     use super::super::features;
     use super::*;
     use crate::virtio::spec::net;
+
+    #[test]
+    fn an_interface_that_the_kernel_cannot_make_is_renamed() {
+        for name in ["tap", "vmnet", "tap0", "vmnet12", "tap32767"] {
+            assert!(is_makeable(name), "{name}");
+            assert_eq!(create_command(name), format!("ifconfig {name} create"));
+        }
+        for (name, command) in [
+            ("tapvm1", "ifconfig tap create name tapvm1"),
+            ("tap32768", "ifconfig tap create name tap32768"),
+            ("tap00", "ifconfig tap create name tap00"),
+            ("tap+1", "ifconfig tap create name tap+1"),
+            ("vmnet-web", "ifconfig vmnet create name vmnet-web"),
+        ] {
+            assert!(!is_makeable(name), "{name}");
+            assert_eq!(create_command(name), command);
+        }
+    }
 
     /// Kernels of FreeBSD 13 and later take all; what an older one or another
     /// byte order leaves is less.
