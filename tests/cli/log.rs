@@ -93,3 +93,17 @@ fn an_interface_that_is_not_there_is_named_at_the_start() {
     running.signal(Signal::SIGTERM);
     assert_eq!(running.end().0, Some(0));
 }
+
+/// Where the kernel's netmap has them.
+#[cfg(target_os = "freebsd")]
+#[test]
+fn an_interface_that_clients_cannot_have_is_named_at_the_start() {
+    let scratch = Scratch::new("kernels");
+    let service = format!("{},interface=lo0", scratch.path("n"));
+    let mut running = Running::spawn(&mut vtnetd(&["-N", &service]));
+    let line = running.until("-N: interface=lo0: ");
+    assert!(line.contains("the kernel's netmap"), "{line}");
+    running.until("ready");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().0, Some(0));
+}

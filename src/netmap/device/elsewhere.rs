@@ -8,14 +8,15 @@ use super::source::{Device, DeviceError, Facts, Handles};
 const CURE: &str = "interfaces of this system belong to the kernel's netmap: open /dev/netmap \
                     itself, or give a guest the back end netmap:IF";
 
-/// What there is to know of an interface; `None`: there is no such.
+/// `None`: there is no such interface.
 ///
 /// # Errors
-/// None here.
+/// `EOPNOTSUPP` when there is, so that whoever names it knows from the start.
 pub fn look(name: &str) -> Result<Option<Facts>, DeviceError> {
-    Ok(if_nametoindex(name)
-        .ok()
-        .map(|index| Facts { index, mtu: 0 }))
+    match if_nametoindex(name) {
+        Ok(_) => Err(DeviceError::new(name, Errno::EOPNOTSUPP, CURE)),
+        Err(_) => Ok(None),
+    }
 }
 
 /// bpf(4) gets copies, and nothing takes an interface away from the host's
