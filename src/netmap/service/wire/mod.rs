@@ -76,8 +76,9 @@ pub use message::{Answer, Request, Segment, WireError};
 
 /// Version of the protocol. Another one is refused.
 pub const VERSION: u32 = 2;
-/// Where the service listens when nobody says otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/netmap.sock";
+/// Where the service listens when nobody says otherwise: in a directory that
+/// FreeBSD has as well, which has no `/run`.
+pub const DEFAULT_SOCKET: &str = "/var/run/netmap.sock";
 /// The environment variable that says otherwise, to clients.
 pub const SOCKET_VARIABLE: &str = "VTNETMAP_SOCKET";
 /// Most bytes of a message: the entries of 512 rings both ways, and more than
