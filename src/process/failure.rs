@@ -92,9 +92,15 @@ impl Failure {
     /// [`Exit::Os`]: the system refuses what every process may have. To be used
     /// with `map_err`.
     pub fn os(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self {
-            exit: Exit::Os,
-            message: format!("{what}: {error}"),
+        move |error| {
+            let cure = match error.raw_os_error() {
+                Some(libc::EMFILE) => "; raise the limit of open files (ulimit -n)",
+                _ => "",
+            };
+            Self {
+                exit: Exit::Os,
+                message: format!("{what}: {error}{cure}"),
+            }
         }
     }
 }
@@ -162,3 +168,16 @@ impl fmt::Display for Failure {
 }
 
 impl Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_can_be_raised_is_named() {
+        let failed = |errno| Failure::os("event loop")(io::Error::from_raw_os_error(errno));
+        let files = failed(libc::EMFILE).to_string();
+        assert!(files.ends_with("raise the limit of open files (ulimit -n)"));
+        assert!(!failed(libc::ENOMEM).to_string().contains("ulimit"));
+    }
+}
