@@ -5,12 +5,14 @@
 
 use std::hint::spin_loop;
 use std::io;
+use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bed::{Error, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use nix::time::{ClockId, clock_gettime};
 
@@ -24,6 +26,8 @@ const GOES: u32 = 40;
 /// How often a thread is woken, and how long after the last time.
 const WAKES: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(1);
+/// How long an answer may take, in milliseconds.
+const SOON: u16 = 20_000;
 
 /// A number with a cache line, and the one that is fetched with it, to itself.
 #[derive(Default)]
@@ -96,6 +100,16 @@ pub struct WakeUp {
     pub processor: f64,
 }
 
+/// Waits until `event` can be read; not for ever, for who writes to it may have
+/// failed.
+fn await_answer(event: &EventFd) -> io::Result<()> {
+    let mut fds = [PollFd::new(event.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::from(SOON))? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Wakes a thread on the back end's processor a thousand times a second, which
 /// wakes one on the front end's each time.
 ///
@@ -123,6 +137,7 @@ pub fn wake_up() -> Result<WakeUp> {
             thread::sleep(PAUSE);
             written.store(now(), Ordering::Release);
             there.write(1)?;
+            await_answer(&back)?;
             back.read()?;
         }
         Ok(())

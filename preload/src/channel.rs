@@ -100,6 +100,8 @@ pub(crate) struct Channel {
     page: Client,
     /// `ready` as it was before the last poll.
     seen: u32,
+    /// Its thread may be on one processor alone.
+    is_tied: bool,
     pipes: Pipes,
 }
 
@@ -156,6 +158,7 @@ impl Channel {
             socket,
             bell,
             page,
+            is_tied: false,
             pipes: Pipes::default(),
         })
     }
@@ -382,11 +385,12 @@ impl Channel {
     }
 
     /// Before the service is waited for: leaves it the processor that it works on.
-    pub(crate) fn step_aside(&self) {
+    pub(crate) fn step_aside(&mut self) {
+        if self.is_tied {
+            return;
+        }
         if let Some(place) = self.page.place() {
-            if processor() == Some(place) {
-                leave(place);
-            }
+            self.is_tied = processor() == Some(place) && !leave(place);
         }
     }
 

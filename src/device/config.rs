@@ -10,7 +10,8 @@ use crate::virtio::spec::net_status;
 
 /// Bytes of the configuration space.
 pub const LEN: usize = 12;
-/// Bytes of it that a legacy driver may write: the MAC address.
+/// Bytes of it that may be written, by a legacy driver or after a migration: the
+/// MAC address.
 pub const MAC_LEN: usize = 6;
 
 /// The MTU of a device that was given none, as in the reference.

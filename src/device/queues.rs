@@ -80,8 +80,12 @@ impl Device {
         let (old, result) = vring.set_kick(kick.clone());
         unwatch(seat, &old);
         if let Kick::Fd(fd) = &kick {
-            seat.watch(fd.as_fd(), event)
-                .map_err(|error| DeviceError::Kick(index, error))?;
+            if let Err(error) = seat.watch(fd.as_fd(), event) {
+                // Nobody would hear its driver.
+                vring.stop();
+                self.count_active_pairs();
+                return Err(DeviceError::Kick(index, error));
+            }
         }
         self.count_active_pairs();
         seat.changed();

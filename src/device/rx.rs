@@ -13,7 +13,7 @@ use arrayvec::ArrayVec;
 
 use super::filter::Filter;
 use super::pair::{QueuePair, fits_mtu};
-use super::queue_port::write_header;
+use super::queue_port::{is_of_use, write_header};
 use super::vring::VringFault;
 use crate::backend::{Dropped, Received, Room};
 use crate::net::frame::{BATCH, ETHER_HEADER, EtherHeader, FRAME_PARTS, MAX_FRAME};
@@ -31,6 +31,21 @@ struct Waiting {
     chain: Chain,
     capacity: u32,
     parts: usize,
+}
+
+impl Waiting {
+    fn new(chain: Chain, capacity: u32, parts: usize) -> Self {
+        Self {
+            chain,
+            capacity,
+            parts,
+        }
+    }
+
+    /// One that is handed back as it is.
+    fn empty(chain: Chain) -> Self {
+        Self::new(chain, 0, 0)
+    }
 }
 
 /// One turn's reception.
@@ -87,16 +102,21 @@ impl Pull<'_> {
             self.taken += 1;
             let mark = self.parts.len();
             let (parts, waiting) = (&mut self.parts, &mut self.waiting);
+            let is_of_use = |len| is_of_use(len, self.header_len, self.mergeable);
+            let bad_chains = &self.pair.rx_stats.bad_chains;
             let lone = self
                 .queue
                 .pop_lone(self.memory, 1, |chain, part: Writable<'_>| {
-                    parts.push(part);
-                    waiting.push(Waiting {
-                        chain,
+                    let len = part.len();
+                    if is_of_use(len as u64) {
+                        parts.push(part);
                         // A buffer's length is a u32.
-                        capacity: u32::try_from(part.len()).unwrap_or(u32::MAX),
-                        parts: 1,
-                    });
+                        let capacity = u32::try_from(len).unwrap_or(u32::MAX);
+                        waiting.push(Waiting::new(chain, capacity, 1));
+                    } else {
+                        bad_chains.add(1);
+                        waiting.push(Waiting::empty(chain));
+                    }
                 });
             if lone == Ok(1) {
                 self.drained = false;
@@ -117,24 +137,17 @@ impl Pull<'_> {
                     self.error = Some(error);
                     return false;
                 }
-                Ok(Pop::Bad(chain, _)) => {
-                    // In order: it can only go back when nothing waits before.
-                    self.pair.rx_stats.bad_chains.add(1);
-                    self.parts.truncate(mark);
-                    self.waiting.push(Waiting {
-                        chain,
-                        capacity: 0,
-                        parts: 0,
-                    });
-                }
-                Ok(Pop::Chain(chain)) => {
+                Ok(Pop::Chain(chain)) if is_of_use(capacity.into()) => {
                     self.drained = false;
-                    self.waiting.push(Waiting {
-                        chain,
-                        capacity,
-                        parts: self.parts.len() - mark,
-                    });
+                    let parts = self.parts.len() - mark;
+                    self.waiting.push(Waiting::new(chain, capacity, parts));
                     return true;
+                }
+                Ok(Pop::Chain(chain) | Pop::Bad(chain, _)) => {
+                    // In order: it can only go back when nothing waits before.
+                    bad_chains.add(1);
+                    self.parts.truncate(mark);
+                    self.waiting.push(Waiting::empty(chain));
                 }
             }
         }

@@ -230,8 +230,9 @@ impl Vring {
         self.change(|state| state.call = fd)?;
         let mut state = self.lock();
         if let (Some(fd), true) = (&state.call, state.active.is_some() && state.has_used) {
-            if let Err(fault) = signal(fd) {
-                self.fail(&mut state, fault.into());
+            if let Err(fault) = signal(fd).map_err(VringFault::from) {
+                self.fail(&mut state, fault);
+                return Err(fault);
             }
         }
         Ok(())

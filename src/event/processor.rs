@@ -17,25 +17,28 @@ pub fn processor() -> Option<u32> {
     u32::try_from(sched_getcpu().ok()?).ok()
 }
 
-/// Moves this thread from `processor` to another that it may be on, if there is
-/// one. It may come back whenever the system wants: where it may be is as
-/// before.
-pub fn leave(processor: u32) {
+/// Moves this thread from `processor` to another that it may be on; `false`:
+/// there is none. It may come back whenever the system wants, for where it may be
+/// is then what it was. (As a list of its own, which does not follow one that
+/// others make longer later.)
+pub fn leave(processor: u32) -> bool {
     let Ok(processor) = usize::try_from(processor) else {
-        return;
+        return false;
     };
     let Ok(allowed) = sched_getaffinity(SELF) else {
-        return;
+        return false;
     };
     let mut others = allowed;
-    if others.unset(processor).is_err() {
-        return;
+    // To be allowed none is an error, and changes nothing.
+    if others.unset(processor).is_err() || sched_setaffinity(SELF, &others).is_err() {
+        return false;
     }
-    // None but this one is an error, and changes nothing.
-    if sched_setaffinity(SELF, &others).is_ok() {
+    // If somebody has said something else meanwhile, that holds.
+    if sched_getaffinity(SELF).is_ok_and(|now| now == others) {
         // It was allowed before.
         let _ = sched_setaffinity(SELF, &allowed);
     }
+    true
 }
 
 #[cfg(test)]
@@ -65,7 +68,7 @@ mod tests {
         let mut left = 0;
         for _ in 0..TRIES {
             let before = here();
-            leave(before);
+            assert!(leave(before));
             left += usize::from(here() != before);
         }
         assert!(left > TRIES / 2, "{left} of {TRIES}");
@@ -78,11 +81,11 @@ mod tests {
         let mut alone = CpuSet::new();
         alone.set(usize::try_from(at).unwrap()).unwrap();
         sched_setaffinity(SELF, &alone).unwrap();
-        leave(at);
+        assert!(!leave(at));
         assert_eq!(here(), at);
         assert_eq!(sched_getaffinity(SELF).unwrap(), alone);
-        // Of a processor that there is not, nothing comes.
-        leave(u32::MAX);
+        // Nor does anything come of a processor that there is not.
+        assert!(!leave(u32::MAX));
         assert_eq!(sched_getaffinity(SELF).unwrap(), alone);
     }
 

@@ -98,7 +98,7 @@ impl NetmapHost {
                     ));
                 }
                 Some(libc::EBUSY) if self.is_switch_port() => {
-                    "another process has this port; stop that, or name another"
+                    "another process has this port, or it is an interface on the switch; name another"
                 }
                 Some(libc::EBUSY) => {
                     "another program has these rings for itself, or the interface is on a switch"
@@ -153,27 +153,20 @@ impl NetmapHost {
 
     /// A descriptor for each ring of a port of a switch, which nobody else binds.
     fn own_rings(&self) -> Result<(Registered, Vec<(OwnedFd, u64)>), OpenError> {
-        let first = Request {
-            mode: RingMode::One(0),
-            ..self.request.clone()
-        };
         let bind = |request: &Request| -> Result<_, OpenError> {
             let device = self.device()?;
             let registered = self.register(&device, request)?;
             Ok((registered, OwnedFd::from(device)))
         };
-        let (registered, device) = bind(&first)?;
-        let mut rings = vec![(device, registered.offset)];
-        let shared = Request {
-            flags: 0,
+        let first = Request {
+            mode: FIRST,
             ..self.request.clone()
         };
-        for mut request in each_ring(&shared, &registered) {
-            if request.mode != first.mode {
-                request.flags |= first.flags;
-                let (more, device) = bind(&request)?;
-                rings.push((device, more.offset));
-            }
+        let (registered, device) = bind(&first)?;
+        let mut rings = vec![(device, registered.offset)];
+        for request in other_rings(&self.request, &registered) {
+            let (more, device) = bind(&request)?;
+            rings.push((device, more.offset));
         }
         Ok((registered, rings))
     }
@@ -198,6 +191,23 @@ impl NetmapHost {
         }
         found.mtu
     }
+}
+
+/// The ring by whose registration it is known how many others there are.
+const FIRST: RingMode = RingMode::One(0);
+
+/// Requests for the rings of an exclusive `request` but the first.
+fn other_rings(request: &Request, registered: &Registered) -> Vec<Request> {
+    let shared = Request {
+        flags: request.flags & !nmreq::NR_EXCLUSIVE,
+        ..request.clone()
+    };
+    let mut others = each_ring(&shared, registered);
+    others.retain(|other| other.mode != FIRST);
+    for other in &mut others {
+        other.flags |= request.flags;
+    }
+    others
 }
 
 /// Requests for the rings of `request` one by one, as `registered` says that

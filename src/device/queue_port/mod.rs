@@ -71,6 +71,13 @@ impl Rules<'_> {
     }
 }
 
+/// Whether a receive chain with room for `len` bytes can be used for any frame.
+/// Those for which it is not would be first in line for ever.
+#[inline]
+pub(super) fn is_of_use(len: u64, header_len: usize, mergeable: bool) -> bool {
+    len > if mergeable { 0 } else { header_len as u64 }
+}
+
 /// A reservation, and what the guest gets with it.
 type Filled = Option<(Reservation, Delivered)>;
 

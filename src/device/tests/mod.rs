@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod gate;
 mod offloads;
+mod rooms;
 mod unshared;
 
 use std::sync::Arc;
@@ -301,28 +302,6 @@ fn bad_chains_come_back_empty_and_the_queue_goes_on() {
     assert_eq!((empty.token, empty.len), (63, 0));
     assert_eq!(received_frames(&mut b), [frame(2, 1, 60)]);
     assert_eq!(b.pair.rx_stats.bad_chains.get(), 1);
-}
-
-/// In either way of reception a chain without room would be first for ever.
-#[test]
-fn a_receive_chain_without_room_comes_back_empty() {
-    for features in [feature::VERSION_1, MODERN] {
-        let [mut a, mut b] = two([features; 2]);
-        let address = b.rx_buffers.guest_addr(0);
-        let readable = crate::driver::queue::Segment::to_device(address, 2048);
-        let empty = crate::driver::queue::Segment::from_device(address, 0);
-        assert!(b.rx.add(&[readable], 62).unwrap());
-        assert!(b.rx.add(&[empty], 63).unwrap());
-        b.offer(1, &[2048]);
-        a.send(&[(PLAIN, frame(2, 1, 60))], &[]);
-        for token in [62, 63] {
-            let back = b.rx.pop().unwrap().unwrap();
-            assert_eq!((back.token, back.len), (token, 0));
-        }
-        let [(header, got)] = <[_; 1]>::try_from(b.received()).unwrap();
-        assert_eq!((header.num_buffers, got), (1, frame(2, 1, 60)));
-        assert_eq!(b.pair.rx_stats.bad_chains.get(), 2);
-    }
 }
 
 #[test]

@@ -349,6 +349,8 @@ fn wanted(matches: &Matches) -> Result<(u64, u64), UsageError> {
         ("no-event-idx", feature::EVENT_IDX),
         ("no-indirect", feature::INDIRECT_DESC),
         ("legacy", feature::VERSION_1),
+        // Others may only read the address (5.1.4.2).
+        ("set-mac", feature::VERSION_1),
     ] {
         if matches.opt_present(option) {
             if required & bit != 0 {

@@ -176,6 +176,11 @@ fn wrong_command_lines_name_the_option_and_the_cure() {
             "--legacy",
             "leave one",
         ),
+        (
+            "--socket-path=s --set-mac=02:00:00:00:00:0b --features=+version-1 tx",
+            "--set-mac",
+            "leave one",
+        ),
         ("--socket-path=s --cpu=x tx", "--cpu=x", "from 0"),
         (
             "--socket-path=s --set-mtu=67 tx",

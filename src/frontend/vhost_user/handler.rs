@@ -180,6 +180,7 @@ impl Session {
                 body.empty()?;
                 self.started = 0;
                 self.negotiated = false;
+                self.says_enabled = false;
                 device.reset();
             }
             Request::GetStatus => {
@@ -218,7 +219,10 @@ impl Session {
             Request::SetVringNum
             | Request::SetVringAddr
             | Request::SetVringBase
-            | Request::SetVringEnable => set_vring(&device, request, &body)?,
+            | Request::SetVringEnable => {
+                set_vring(&device, request, &body)?;
+                self.says_enabled |= request == Request::SetVringEnable;
+            }
             Request::SetVringCall => {
                 let (ring, fd) = body.vring_fd(Role::Call)?;
                 device.set_vring_call(ring, fd)?;
@@ -280,8 +284,8 @@ impl Session {
         let names = feature_names::describe(features);
         tracing::debug!("{}: features: {features:#x}: {names}", device.name());
         self.negotiated = features & own != 0;
-        // Once, here: a front end that disables a ring later means it.
-        if !self.negotiated {
+        // What was said of single rings, before or after, is meant.
+        if !self.negotiated && !self.says_enabled {
             device.enable_all_vrings();
         }
         Ok(())
@@ -293,6 +297,7 @@ impl Session {
         tracing::debug!("{}: driver's status: {status:#x}", self.device.name());
         if status == 0 {
             self.started = 0;
+            self.says_enabled = false;
         }
         Ok(())
     }

@@ -52,6 +52,8 @@ pub(super) struct Session {
     pub(super) protocol_features: Option<u64>,
     /// The driver's features include that of protocol features.
     pub(super) negotiated: bool,
+    /// The front end has said of rings whether they are enabled.
+    pub(super) says_enabled: bool,
     /// Rings that run, by index.
     pub(super) started: u64,
     /// The configuration has changed and the front end has not heard of it.
@@ -82,6 +84,7 @@ impl Session {
             backend: None,
             protocol_features: None,
             negotiated: false,
+            says_enabled: false,
             started: 0,
             config_changed: false,
             handled: 0,

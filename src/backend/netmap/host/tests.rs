@@ -61,6 +61,26 @@ fn each_ring_has_a_descriptor_of_its_own() {
 }
 
 #[test]
+fn rings_of_a_port_of_a_switch_are_its_own() {
+    use RingMode::One;
+    const OWN: u64 = nmreq::NR_EXCLUSIVE;
+    const RX: u64 = nmreq::NR_RX_RINGS_ONLY | OWN;
+    const TX: u64 = nmreq::NR_TX_RINGS_ONLY | OWN;
+    let request = request("vale0:a", 2).unwrap();
+    assert_eq!(request.flags, OWN);
+    for (tx, rx, want) in [
+        (1, 1, vec![]),
+        (2, 2, vec![(One(1), OWN)]),
+        (1, 2, vec![(One(1), RX)]),
+        (3, 1, vec![(One(1), TX), (One(2), TX)]),
+    ] {
+        let others = other_rings(&request, &registered(tx, rx, 1));
+        let asked = others.iter().map(|other| (other.mode, other.flags));
+        assert_eq!(asked.collect::<Vec<_>>(), want, "{tx}, {rx}");
+    }
+}
+
+#[test]
 fn a_port_of_a_switch_gets_a_ring_for_each_pair() {
     let asked = request("vale0:a", 4).unwrap();
     assert_eq!((asked.tx_rings, asked.rx_rings), (4, 4));

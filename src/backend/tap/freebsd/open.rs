@@ -138,7 +138,9 @@ pub(in super::super) fn open(
         let in_group = control.is_in_group(name, &DRIVERS);
         matches!(in_group, Ok(false) | Err(Errno::ENXIO))
     };
-    if existed.is_none() && occasion == Occasion::AgainTheirs || existed.is_some() && is_leaving() {
+    // Somebody may have taken one out of its group that is a tap all the same.
+    let is_none = || is_leaving() && !(occasion == Occasion::First && has_device(name));
+    if existed.is_none() && occasion == Occasion::AgainTheirs || existed.is_some() && is_none() {
         return Err(absent());
     }
     let created = match existed {
@@ -155,10 +157,13 @@ pub(in super::super) fn open(
         None => match create(&control, name) {
             Ok(created) => Some(created),
             Err(Errno::EEXIST) if if_nametoindex(name).is_err() => {
+                let cure = match occasion {
+                    Occasion::First => "take another, or start again when that is gone",
+                    Occasion::AgainOurs | Occasion::AgainTheirs => "it is waited for",
+                };
                 return Err(OpenError::Absent(format!(
-                    "{name}: its device is there without it: it was renamed, is in another \
-                     network stack, or is being destroyed; take another, or start again when \
-                     /dev/{name} is gone"
+                    "{name}: there is /dev/{name} and no such interface: it was renamed, is in \
+                     another network stack, or is being destroyed; {cure}"
                 )));
             }
             // The kernel may let us make it by opening it all the same.
