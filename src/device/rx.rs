@@ -13,7 +13,7 @@ use arrayvec::ArrayVec;
 
 use super::filter::Filter;
 use super::pair::{QueuePair, fits_mtu};
-use super::queue_port::{is_of_use, write_header};
+use super::queue_port::{no_room, write_header};
 use super::vring::VringFault;
 use crate::backend::{Dropped, Received, Room};
 use crate::net::frame::{BATCH, ETHER_HEADER, EtherHeader, FRAME_PARTS, MAX_FRAME};
@@ -41,11 +41,6 @@ impl Waiting {
             parts,
         }
     }
-
-    /// One that is handed back as it is.
-    fn empty(chain: Chain) -> Self {
-        Self::new(chain, 0, 0)
-    }
 }
 
 /// One turn's reception.
@@ -55,6 +50,8 @@ struct Pull<'t> {
     memory: &'t GuestMemory,
     header_len: usize,
     mergeable: bool,
+    /// The most bytes of a chain that no frame can use.
+    no_room: u32,
     /// Which frames the guest wants: looked up once for all of them, for each
     /// look waits for what was stored before, such as the frame itself.
     filter: Guard<Arc<Filter>>,
@@ -102,21 +99,13 @@ impl Pull<'_> {
             self.taken += 1;
             let mark = self.parts.len();
             let (parts, waiting) = (&mut self.parts, &mut self.waiting);
-            let is_of_use = |len| is_of_use(len, self.header_len, self.mergeable);
-            let bad_chains = &self.pair.rx_stats.bad_chains;
             let lone = self
                 .queue
                 .pop_lone(self.memory, 1, |chain, part: Writable<'_>| {
-                    let len = part.len();
-                    if is_of_use(len as u64) {
-                        parts.push(part);
-                        // A buffer's length is a u32.
-                        let capacity = u32::try_from(len).unwrap_or(u32::MAX);
-                        waiting.push(Waiting::new(chain, capacity, 1));
-                    } else {
-                        bad_chains.add(1);
-                        waiting.push(Waiting::empty(chain));
-                    }
+                    parts.push(part);
+                    // A buffer's length is a u32.
+                    let capacity = u32::try_from(part.len()).unwrap_or(u32::MAX);
+                    waiting.push(Waiting::new(chain, capacity, 1));
                 });
             if lone == Ok(1) {
                 self.drained = false;
@@ -137,7 +126,7 @@ impl Pull<'_> {
                     self.error = Some(error);
                     return false;
                 }
-                Ok(Pop::Chain(chain)) if is_of_use(capacity.into()) => {
+                Ok(Pop::Chain(chain)) if capacity > 0 => {
                     self.drained = false;
                     let parts = self.parts.len() - mark;
                     self.waiting.push(Waiting::new(chain, capacity, parts));
@@ -145,9 +134,9 @@ impl Pull<'_> {
                 }
                 Ok(Pop::Chain(chain) | Pop::Bad(chain, _)) => {
                     // In order: it can only go back when nothing waits before.
-                    bad_chains.add(1);
+                    self.pair.rx_stats.bad_chains.add(1);
                     self.parts.truncate(mark);
-                    self.waiting.push(Waiting::empty(chain));
+                    self.waiting.push(Waiting::new(chain, 0, 0));
                 }
             }
         }
@@ -156,7 +145,11 @@ impl Pull<'_> {
 
     /// Hands chains without room back empty while they are first in line.
     fn return_empty(&mut self) {
-        while self.waiting.first().is_some_and(|w| w.capacity == 0) {
+        while let Some(first) = self.waiting.first().filter(|w| w.capacity <= self.no_room) {
+            // Those that have none at all were counted.
+            if first.capacity > 0 {
+                self.pair.rx_stats.bad_chains.add(1);
+            }
             self.give(0);
         }
     }
@@ -323,6 +316,7 @@ pub(super) fn turn(pair: &QueuePair) -> usize {
             pair,
             header_len: pair.shared.header_len(),
             mergeable: pair.shared.is_mergeable(),
+            no_room: no_room(pair.shared.header_len(), pair.shared.is_mergeable()),
             filter: pair.shared.filter(),
             queue,
             memory,

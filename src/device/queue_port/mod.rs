@@ -71,11 +71,15 @@ impl Rules<'_> {
     }
 }
 
-/// Whether a receive chain with room for `len` bytes can be used for any frame.
-/// Those for which it is not would be first in line for ever.
+/// The most bytes of a receive chain that no frame can use: it would be first in
+/// line for ever.
 #[inline]
-pub(super) fn is_of_use(len: u64, header_len: usize, mergeable: bool) -> bool {
-    len > if mergeable { 0 } else { header_len as u64 }
+pub(super) fn no_room(header_len: usize, mergeable: bool) -> u32 {
+    match mergeable {
+        true => 0,
+        // It has 12 bytes at most.
+        false => u32::try_from(header_len).unwrap_or(u32::MAX),
+    }
 }
 
 /// A reservation, and what the guest gets with it.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use arrayvec::ArrayVec;
 
-use super::{Filled, Rules, count, is_of_use, write_header};
+use super::{Filled, Rules, count, no_room, write_header};
 use crate::device::pair::QueuePair;
 use crate::device::vring::Lease;
 use crate::net::frame::{BATCH, Batch, FRAME_PARTS, Frame, PARTS};
@@ -232,8 +232,9 @@ fn reserve<'m>(
                 tracing::debug!("{}: receive chain returned: {fault}", pair.shared.name);
                 Err(chain)
             }
-            // No frame could ever use it up.
-            Pop::Chain(chain) if !is_of_use(len, rules.header_len, rules.mergeable) => Err(chain),
+            Pop::Chain(chain) if len <= no_room(rules.header_len, rules.mergeable).into() => {
+                Err(chain)
+            }
             Pop::Chain(chain) => Ok(chain),
         };
         let chain = match found {
