@@ -2,7 +2,7 @@
 //! control queue we have knows; elsewhere the VMM keeps it and filters itself.
 
 use crate::net::ethernet::Mac;
-use crate::virtio::memory::Readable;
+use crate::virtio::memory::{Readable, gather};
 use crate::virtio::spec::net;
 
 /// Most addresses in each of the two tables; a guest that sets more gets every
@@ -64,13 +64,7 @@ impl Filter {
     fn passes_start<'m>(&self, parts: impl Iterator<Item = Readable<'m>>) -> bool {
         // The addresses, the EtherType and, behind it, a VLAN tag if any.
         let mut start = [0; 16];
-        let mut len = 0;
-        for part in parts {
-            len += part.read(&mut start[len..]);
-            if len == start.len() {
-                break;
-            }
-        }
+        gather(parts, &mut start);
         let [a, b, c, d, e, f, ..] = start;
         let vlan = match start {
             [.., 0x81, 0x00, high, low] => Some(u16::from_be_bytes([high, low]) & 0xfff),

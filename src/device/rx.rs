@@ -17,7 +17,7 @@ use super::queue_port::{no_room, write_header};
 use super::vring::VringFault;
 use crate::backend::{Dropped, Received, Room};
 use crate::net::frame::{BATCH, ETHER_HEADER, EtherHeader, FRAME_PARTS, MAX_FRAME};
-use crate::virtio::memory::{GuestMemory, Readable, Writable};
+use crate::virtio::memory::{GuestMemory, Readable, Writable, gather};
 use crate::virtio::net_header::NetHeader;
 use crate::virtio::queue::{Chain, Parts, Pop, Queue, RingError, VirtQueue};
 
@@ -283,10 +283,7 @@ impl Room for Pull<'_> {
 /// The EtherType of the frame that begins with these parts.
 fn ether_type<'m>(parts: impl Iterator<Item = Readable<'m>>) -> u16 {
     let mut start = [0; ETHER_HEADER];
-    let mut len = 0;
-    for part in parts {
-        len += part.read(&mut start[len..]);
-    }
+    gather(parts, &mut start);
     EtherHeader::from(start).ether_type()
 }
 

@@ -5,6 +5,7 @@
 //! the token it was added under. A [`Waker`] makes another thread's `wait`
 //! return. [`Signals`] turns signals into a descriptor that a poller watches
 //! like any other. An [`Alarm`] ends system calls that others make block.
+//! [`give_way`] and [`leave`] let others have a processor.
 //!
 //! Two kinds of trigger:
 //!

@@ -8,7 +8,7 @@ use vtnetd::virtio::spec::feature;
 
 use crate::bed::Bed;
 use crate::front::{Front, Memory, Notifiers};
-use crate::traps::{ready, sent};
+use crate::traps::{offer, ready};
 
 #[test]
 fn a_ring_that_was_disabled_before_its_start_stays_disabled() {
@@ -23,15 +23,9 @@ fn a_ring_that_was_disabled_before_its_start_stays_disabled() {
     front.share(&memory);
     let ring = front.start(1, &memory);
     front.done(Request::SetFeatures, &features, &[]);
-    memory.offer_frame(1, 0);
-    ring.kick.write(1).unwrap();
-    ring.interrupted();
-    assert_eq!((memory.used(1), sent(&bed)), (1, 0));
+    assert_eq!(offer(&bed, &memory, &ring, 0), (1, 0));
     front.enable(1, true);
-    memory.offer_frame(1, 1);
-    ring.kick.write(1).unwrap();
-    ring.interrupted();
-    assert_eq!((memory.used(1), sent(&bed)), (2, 1));
+    assert_eq!(offer(&bed, &memory, &ring, 1), (2, 1));
 }
 
 #[test]

@@ -25,6 +25,15 @@ pub fn ready(bed: &Bed) -> (Front, Memory) {
     (front, memory)
 }
 
+/// Offers frame `number` on ring 1 and waits until it is back: how many are, and
+/// how many were sent.
+pub fn offer(bed: &Bed, memory: &Memory, ring: &Notifiers, number: u16) -> (u16, u64) {
+    memory.offer_frame(1, number);
+    ring.kick.write(1).unwrap();
+    ring.interrupted();
+    (memory.used(1), sent(bed))
+}
+
 #[test]
 fn a_ring_is_worked_on_without_waiting_for_a_kick() {
     // A restarted back end finds chains that were kicked before its time.
@@ -173,27 +182,15 @@ fn a_disabled_ring_is_drained_without_effect() {
     let bed = Bed::new();
     let (mut front, memory) = ready(&bed);
     let ring = front.start(1, &memory);
-    memory.offer_frame(1, 0);
-    ring.kick.write(1).unwrap();
-    ring.interrupted();
-    assert_eq!((memory.used(1), sent(&bed)), (1, 0));
+    assert_eq!(offer(&bed, &memory, &ring, 0), (1, 0));
     front.enable(1, true);
-    memory.offer_frame(1, 1);
-    ring.kick.write(1).unwrap();
-    ring.interrupted();
-    assert_eq!((memory.used(1), sent(&bed)), (2, 1));
+    assert_eq!(offer(&bed, &memory, &ring, 1), (2, 1));
     // SET_FEATURES does not disable it.
     front.accept(feature::VERSION_1);
     front.accept(feature::VERSION_1 | net::F_STATUS);
-    memory.offer_frame(1, 2);
-    ring.kick.write(1).unwrap();
-    ring.interrupted();
-    assert_eq!((memory.used(1), sent(&bed)), (3, 2));
+    assert_eq!(offer(&bed, &memory, &ring, 2), (3, 2));
     front.enable(1, false);
-    memory.offer_frame(1, 3);
-    ring.kick.write(1).unwrap();
-    ring.interrupted();
-    assert_eq!((memory.used(1), sent(&bed)), (4, 2));
+    assert_eq!(offer(&bed, &memory, &ring, 3), (4, 2));
 }
 
 #[test]

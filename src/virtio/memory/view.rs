@@ -4,6 +4,7 @@
 //! process shares them. So a view never becomes a reference; it copies, and
 //! what it copied is then judged.
 
+use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -337,10 +338,14 @@ unsafe fn copy_bytes(from: *const u8, to: *mut u8, len: usize) {
 
 /// Copies the first bytes of `parts` into `into`; returns how many there were.
 #[inline]
-pub fn gather(parts: &[Readable<'_>], into: &mut [u8]) -> usize {
+pub fn gather<'m>(
+    parts: impl IntoIterator<Item = impl Borrow<Readable<'m>>>,
+    into: &mut [u8],
+) -> usize {
     let mut done = 0;
     for part in parts {
-        done += part.read(into.get_mut(done..).unwrap_or_default());
+        let rest = into.get_mut(done..).unwrap_or_default();
+        done += part.borrow().read(rest);
         if done == into.len() {
             break;
         }
